@@ -12,8 +12,8 @@ type LoginMethods struct {
 	Problem               string   `json:"problem,omitempty"` // why sign-in does not work now
 }
 
-// LoginPending means that the person has not decided yet. Slower means that the client polls too often: it must add five
-// seconds to its interval (RFC 8628, section 3.5).
+// LoginPending means that the person has not decided yet. Slower means that the client polls too often: it must add
+// five seconds to its interval (RFC 8628, section 3.5).
 type LoginPending struct {
 	Message string `json:"message"`
 	Slower  bool   `json:"slower,omitempty"`

@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// binary looks at the programs themselves: size, linkage, and the time a start takes (median of ten, files cached).
+// binary measures the programs themselves: size, linkage, and start time (median of ten, files cached).
 func (b *bench) binary(ctx context.Context) {
 	size, started := outcome{}, outcome{}
-	for name, command := range map[string][]string{"muster": {b.musterPath, "version"}, "etcd": {b.etcdPath, "--version"}} {
+	commands := map[string][]string{"muster": {b.musterPath, "version"}, "etcd": {b.etcdPath, "--version"}}
+	for name, command := range commands {
 		if command[0] == "" {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// commits is what the leader's metrics tell of its transactions.
+// commits has the leader's metrics of its transactions.
 type commits struct{ count, requests, seconds float64 }
 
 func (c *commits) add(o commits) {
@@ -20,7 +20,7 @@ func (c commits) since(o commits) commits {
 	return commits{c.count - o.count, c.requests - o.requests, c.seconds - o.seconds}
 }
 
-// describe says how large batches were, how long a commit took and how long none was under way between two.
+// describe sets the average batch, the time of a commit, and the gap between two commits.
 func (c commits) describe(v *value, took time.Duration) {
 	if c.count < 1 {
 		return
@@ -29,7 +29,7 @@ func (c commits) describe(v *value, took time.Duration) {
 	v.GapMs = max(0, took.Seconds()-c.seconds) / c.count * 1000
 }
 
-// countCommits asks a cluster that can tell.
+// countCommits reads the metrics of a cluster that has them.
 func countCommits(ctx context.Context, c cluster) (sum commits) {
 	if k, ok := c.(committer); ok {
 		sum, _ = k.commits(ctx)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -20,8 +21,8 @@ import (
 	_ "github.com/mattn/go-sqlite3" // reads muster's schema, and holds the SQLite that libdqlite is linked with
 )
 
-// engineSystem is muster's engine alone: three processes of dqlite over plain TCP, which one connection gives the texts
-// that muster's writer would send. It shows what a write could cost at best.
+// engineSystem is muster's engine alone: three processes of dqlite over plain TCP. One connection sends them the texts
+// of muster's writer. It shows the lowest possible cost of a write.
 type engineSystem struct{ bench *bench }
 
 func (engineSystem) name() string { return "engine" }
@@ -42,7 +43,11 @@ func dqliteNode(args []string) error {
 	}
 	n, err := dqlite.New(id, args[1], args[2], dqlite.WithBindAddress(args[1]), dqlite.WithDialFunc(dialPlain),
 		dqlite.WithNetworkLatency(defaultLatency), dqlite.WithAutoRecovery(false),
-		dqlite.WithSnapshotParams(dqlite.SnapshotParams{Threshold: 256, Trailing: 256, Strategy: dqlite.TrailingStrategyDynamic}))
+		dqlite.WithSnapshotParams(dqlite.SnapshotParams{
+			Threshold: 256,
+			Trailing:  256,
+			Strategy:  dqlite.TrailingStrategyDynamic,
+		}))
 	if err != nil {
 		return err
 	}
@@ -61,7 +66,7 @@ func dialPlain(ctx context.Context, address string) (net.Conn, error) {
 
 func (s engineSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 	if s.bench.muster == nil {
-		return nil, errors.New("its schema is muster's, which is not there")
+		return nil, errors.New("the engine needs muster's schema, and muster was not found")
 	}
 	model, err := s.bench.shared(ctx, s.bench.muster)
 	if err != nil {
@@ -100,7 +105,7 @@ func (s engineSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 	return c, nil
 }
 
-// form makes voters of all nodes and gives them the contents of one of muster's mirrors.
+// form makes all nodes voters and copies the contents of one of muster's mirrors to them.
 func (c *engineCluster) form(ctx context.Context, mirror string) error {
 	var admin *client.Client
 	err := eventually(ctx, startLimit, func(ctx context.Context) (err error) {
@@ -134,7 +139,7 @@ func (c *engineCluster) form(ctx context.Context, mirror string) error {
 	return err
 }
 
-// contentsOf returns the text that makes the database of a file anew.
+// contentsOf returns SQL that rebuilds the database of a file.
 func contentsOf(ctx context.Context, file string) (string, error) {
 	db, err := sql.Open("sqlite3", "file:"+file+"?mode=ro&immutable=1")
 	if err != nil {
@@ -156,7 +161,8 @@ func contentsOf(ctx context.Context, file string) (string, error) {
 		}
 		return lines, rows.Err()
 	}
-	const tables = "FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND type = 'table' ORDER BY rowid"
+	const tables = "FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND type = 'table' " +
+		"ORDER BY rowid"
 	text, err := list("SELECT sql " + tables)
 	if err != nil {
 		return "", err
@@ -176,11 +182,13 @@ func contentsOf(ctx context.Context, file string) (string, error) {
 		}
 		text = append(text, inserts...)
 	}
-	rest, err := list("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND type IN ('index', 'trigger', 'view') ORDER BY rowid")
-	return strings.Join(append(append([]string{"BEGIN; PRAGMA defer_foreign_keys = ON"}, append(text, rest...)...), "COMMIT"), ";\n"), err
+	rest, err := list("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND type IN ('index', 'trigger', 'view') " +
+		"ORDER BY rowid")
+	lines := slices.Concat([]string{"BEGIN; PRAGMA defer_foreign_keys = ON"}, text, rest, []string{"COMMIT"})
+	return strings.Join(lines, ";\n"), err
 }
 
-// open makes a connection to the leader, with prepared work on it.
+// open makes a connection to the leader.
 func (c *engineCluster) open(ctx context.Context) (*engineConn, error) {
 	store := client.NewInmemNodeStore()
 	var nodes []client.NodeInfo
@@ -212,7 +220,7 @@ func (c *engineCluster) dial(member int, _ bool) (conn, error)    { return c.ope
 func (c *engineConn) read(context.Context, string) error          { return errors.ErrUnsupported }
 func (c *engineConn) write(ctx context.Context, _ string) error   { return c.transaction(ctx, 1) }
 
-// engineConn is the one connection that writes.
+// engineConn is the only writing connection.
 type engineConn struct {
 	cluster *engineCluster
 	db      *sql.DB
@@ -224,7 +232,7 @@ func (c *engineConn) close() {
 	c.db.Close()
 }
 
-// transaction mints n tokens as muster's writer does, in one text.
+// transaction mints n tokens in one text, like muster's writer.
 func (c *engineConn) transaction(ctx context.Context, n int) error {
 	_, err := c.conn.ExecContext(ctx, mintText(c.cluster.revision.Load()+1, n))
 	if err == nil {
@@ -233,14 +241,14 @@ func (c *engineConn) transaction(ctx context.Context, n int) error {
 	return err
 }
 
-// mintStatements are what muster writes for a join token and for the batch; a test of package store holds them to that.
+// mintStatements has muster's statements for a join token and for the batch; a test of package store compares them.
 //
 //go:embed mint.sql
 var mintStatements string
 
 var mintCount atomic.Int64
 
-// mintText is a transaction of n mints, with values of the sizes that muster's have.
+// mintText is a transaction of n mints, with values of muster's sizes.
 func mintText(revision int64, n int) string {
 	const at, later = "'2030-01-02T03:04:05Z'", "'2030-01-02T04:04:05Z'"
 	lines := strings.Split(strings.TrimSpace(mintStatements), "\n")
@@ -259,11 +267,13 @@ func mintText(revision int64, n int) string {
 	b.WriteString("BEGIN;")
 	for i := range ids {
 		ids[i] = fmt.Sprintf("%012x%020x", time.Now().UnixMilli(), mintCount.Add(1))
-		row(i, tokens, "('%s','muster',NULL,'','{}','','','',1,'admin (%032x)',%s,%s,%d,%d)", ids[i], 7, at, later, revision, revision)
+		row(i, tokens, "('%s','muster',NULL,'','{}','','','',1,'admin (%032x)',%s,%s,%d,%d)",
+			ids[i], 7, at, later, revision, revision)
 	}
 	b.WriteByte(';')
 	for i, id := range ids {
-		row(i, audits, "(%d,%d,%s,'admin (%032x)',1,'127.0.0.1','join_token.create','join_token/%s','ok','','%s')", revision, i+1, at, 7, id, id)
+		row(i, audits, "(%d,%d,%s,'admin (%032x)',1,'127.0.0.1','join_token.create','join_token/%s','ok','','%s')",
+			revision, i+1, at, 7, id, id)
 	}
 	fmt.Fprintf(&b, ";UPDATE cluster SET revision = %d, batch_id = '%032x';COMMIT", revision, revision)
 	return b.String()

@@ -9,8 +9,8 @@ import (
 
 const enrollClients = 16
 
-// enroll redeems one enrollment token many times, on a cluster of its own: each answer has a fresh key and certificate,
-// and each is recorded.
+// enroll redeems one enrollment token many times, on a cluster of its own: the cluster makes and records a new key and
+// certificate each time.
 func (b *bench) enroll(ctx context.Context) {
 	if b.muster == nil {
 		return
@@ -40,7 +40,8 @@ func (b *bench) enrollAt(ctx context.Context, member func(context.Context, clust
 		return v, err
 	}
 	var made struct{ Result struct{ Token string } }
-	if err := c.admin[asked].call(ctx, "POST", "/api/v1/cluster/enrollment-tokens", `{"maxUses":1000000}`, "", &made); err != nil {
+	if err := c.admin[asked].call(ctx, "POST", "/api/v1/cluster/enrollment-tokens",
+		`{"maxUses":1000000}`, "", &made); err != nil {
 		return v, err
 	}
 	raw, err := base64.StdEncoding.DecodeString(made.Result.Token)

@@ -29,7 +29,7 @@ func (s etcdSystem) name() string {
 type etcdCluster struct {
 	endpoints []string // of the clients
 	procs     []*process
-	admin     []*clientv3.Client // one per member, for questions outside the measurements
+	admin     []*clientv3.Client // one per member, for requests outside the measurements
 	secure    *secure            // nil: plaintext
 	user      string             // empty: without authentication
 }
@@ -87,7 +87,7 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 func (c *etcdCluster) client(member int) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints: []string{c.endpoints[member]}, DialTimeout: 3 * time.Second, Logger: zap.NewNop(),
-		// A member that comes back is noticed at once; the default waits up to two minutes between attempts.
+		// Notice a returning member at once; the default waits up to two minutes between attempts.
 		BackoffWaitBetween: 20 * time.Millisecond,
 	}
 	if c.secure != nil {
@@ -158,13 +158,13 @@ var (
 
 func (c *etcdConn) write(ctx context.Context, key string) error {
 	if key == "" {
-		key = fmt.Sprintf("bench/%012d", etcdKeys.Add(1)) // always a new row, as a new token is
+		key = fmt.Sprintf("bench/%012d", etcdKeys.Add(1)) // a new row, like a new token
 	}
 	_, err := c.client.Put(ctx, key, etcdValue)
 	return err
 }
 
-// read gets one key of 256 bytes, whatever is asked for.
+// read gets one key of 256 bytes; the path is ignored.
 func (c *etcdConn) read(ctx context.Context, _ string) error {
 	answer, err := c.client.Get(ctx, "bench/read")
 	if err == nil && len(answer.Kvs) != 1 {

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// etcdPassword is the password of the user root where authentication is on.
+// etcdPassword is the password of the user root.
 const etcdPassword = "bench"
 
-// secure are the flags and the client's settings of etcd with TLS between all and authentication on.
+// secure has the flags and client settings of etcd with TLS everywhere and authentication.
 type secure struct {
 	flags []string
 	tls   *tls.Config
 }
 
-// newSecure makes one self-signed certificate in dir, which everybody uses and trusts.
+// newSecure makes one self-signed certificate in dir; all processes use and trust it.
 func newSecure(dir string) (*secure, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -62,7 +62,7 @@ func newSecure(dir string) (*secure, error) {
 	}, nil
 }
 
-// authenticate demands a user from now on.
+// authenticate switches authentication on.
 func (c *etcdCluster) authenticate(ctx context.Context) error {
 	admin := c.admin[0]
 	if _, err := admin.UserAdd(ctx, "root", etcdPassword); err != nil {

@@ -18,8 +18,8 @@ const (
 	eventPause   = 40 * time.Millisecond // of each writer between two writes: about 100 writes a second
 )
 
-// events measures what 1 000 readers of the stream on the leader cost those who write, and how late an event comes.
-// Writers do not go as fast as they can: every event goes to every reader, and those are on this machine, too.
+// events measures the cost of 1 000 readers of the leader's stream for writers, and the delay of events. Writers are
+// paced, because every event goes to every reader, and the readers share this machine.
 func (b *bench) events(ctx context.Context) {
 	out := outcome{}
 	if b.muster == nil {
@@ -77,12 +77,13 @@ func (b *bench) events(ctx context.Context) {
 		x.Value = x.P50
 	}
 	b.add(ctx, "events: latency of a write, no readers, p50", "ms", true, outcome{"muster": &v}, nil)
-	b.add(ctx, fmt.Sprintf("events: latency of a write, %d readers, p50", eventReaders), "ms", true, outcome{"muster": &w}, below(v.P50*1.2, "ms"))
+	b.add(ctx, fmt.Sprintf("events: latency of a write, %d readers, p50", eventReaders), "ms", true,
+		outcome{"muster": &w}, below(v.P50*1.2, "ms"))
 }
 
 // crowd is many readers of one member's stream.
 type crowd struct {
-	got    atomic.Int64 // events, by all of them
+	got    atomic.Int64 // events received by all readers
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }

@@ -7,7 +7,7 @@ import (
 
 const startLimit = 30 * time.Second
 
-// formation starts clusters from nothing and stops the clock when all three are voters that answer.
+// formation founds clusters and measures the time until all three members are voters and answer.
 func (b *bench) formation(ctx context.Context) {
 	out := outcome{}
 	for _, s := range b.systems {

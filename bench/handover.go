@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// handover moves leadership on purpose while one plain client per member keeps writing. Two gaps matter: the longest
-// time in which nobody got an answer, and the longest time that one of the clients waited for its own.
+// handover transfers leadership while one plain client per member keeps writing. It measures two gaps: the longest time
+// without any answer, and the longest wait of one client.
 func (b *bench) handover(ctx context.Context) {
 	anybody, oneClient := outcome{}, outcome{}
 	for _, s := range b.systems {
@@ -37,7 +37,8 @@ func (b *bench) handover(ctx context.Context) {
 			s.name(), v.N, how, w.P50, w.Max, u.Max)
 	}
 	b.add(ctx, "hand-over: longest time without any answered write", "ms", true, anybody, below(100, "ms"))
-	b.add(ctx, fmt.Sprintf("hand-over: longest wait of one client (retry after %v)", tryLimit), "ms", true, oneClient, below(100, "ms"))
+	b.add(ctx, fmt.Sprintf("hand-over: longest wait of one client (retry after %v)", tryLimit), "ms", true, oneClient,
+		below(100, "ms"))
 }
 
 const byTransfer, bySignal = "transfer of leadership", "SIGTERM of the leader"
@@ -66,7 +67,7 @@ func (b *bench) handovers(ctx context.Context, s system) (gaps []gap, how string
 
 type gap struct{ usual, anybody, oneClient time.Duration }
 
-// moveLeader does it once and waits until all is well again.
+// moveLeader transfers leadership once and waits until all members are healthy again.
 func moveLeader(ctx context.Context, c cluster, how string, round int) (gap, error) {
 	from, err := findLeader(ctx, c)
 	if err != nil {
@@ -94,7 +95,7 @@ func moveLeader(ctx context.Context, c cluster, how string, round int) (gap, err
 	return g, nil
 }
 
-// watch lets one client per member in on write, a second before act and a second after.
+// watch lets one client per member write, from a second before act until a second after it.
 func watch(ctx context.Context, c cluster, on []int, act func() error) (gap, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	var clients sync.WaitGroup
@@ -128,7 +129,7 @@ func watch(ctx context.Context, c cluster, on []int, act func() error) (gap, err
 	return g, err
 }
 
-// longest is the longest time without an answer from one moment to another; one that began before counts from its
+// longest returns the longest time without an answer between two moments; a gap that began before counts from its
 // beginning. The answers are in order.
 func longest(answers []time.Time, from, to time.Time) (gap time.Duration) {
 	last := from

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// idle watches clusters that nobody asks anything. The worst of the three members counts.
+// idle measures clusters without requests. The worst of the three members counts.
 func (b *bench) idle(ctx context.Context) {
 	const settle, watch = 5 * time.Second, 10 * time.Second
 	cpu, memory := outcome{}, outcome{}
@@ -41,7 +41,7 @@ func (b *bench) idle(ctx context.Context) {
 	b.add(ctx, "idle: RSS of the largest member", "MB", true, memory, below(40, "MB"))
 }
 
-// pause sleeps, unless the benchmark is ending.
+// pause sleeps until d has passed or ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():

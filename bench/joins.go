@@ -17,9 +17,9 @@ const (
 	fillLimit   = 45 * time.Second // for growing the cluster to -members
 )
 
-// joins redeems one token many times, each time as another machine, and asks for the full answer (wrapped key, JWT).
-// Then the cluster grows until it has -members, and both the joins and the list of members are measured again.
-// These machines do not exist: what is measured is the servers' work. The cluster is one of its own, and dropped.
+// joins redeems one token many times, each time as another machine, and requests the full answer (wrapped key, JWT).
+// Then the cluster grows to -members, and the joins and the list of members are measured again. The machines do not
+// exist: only the servers' work is measured. The cluster is discarded afterwards.
 func (b *bench) joins(ctx context.Context) {
 	if b.muster == nil {
 		return
@@ -32,10 +32,12 @@ func (b *bench) joins(ctx context.Context) {
 	defer j.close()
 	j.run(ctx, time.Second, joinClients) // warm up
 	if missing := j.missing(); len(missing) > 0 {
-		b.report.note("joins: the answers are not complete, so their figures flatter: without %s", strings.Join(missing, ", "))
+		b.report.note("joins: the answers are not complete, so their figures flatter: without %s",
+			strings.Join(missing, ", "))
 	}
 	measured := j.run(ctx, b.duration, b.maxJoins)
-	b.add(ctx, fmt.Sprintf("joins: full answer, %d clients", joinClients), "/s", false, outcome{"muster": &measured}, &goal{
+	full := fmt.Sprintf("joins: full answer, %d clients", joinClients)
+	b.add(ctx, full, "/s", false, outcome{"muster": &measured}, &goal{
 		text: "≥ 1000/s, p99 < 150 ms", met: func(v value, _ float64) bool { return v.Value >= 1000 && v.P99 < 150 }})
 	if missing := b.members - int(j.done.Load()) - members; missing > 0 {
 		j.run(ctx, fillLimit, missing)
@@ -49,27 +51,29 @@ func (b *bench) joins(ctx context.Context) {
 	if last := j.last.Load(); last != nil {
 		var answer struct{ Peers []json.RawMessage }
 		json.Unmarshal(*last, &answer)
-		b.report.note("joins: with %d members, the answer to one is %d kB long and lists %d peers", count, len(*last)/1000, len(answer.Peers))
+		b.report.note("joins: with %d members, the answer to one is %d kB long and lists %d peers",
+			count, len(*last)/1000, len(answer.Peers))
 	}
 	b.add(ctx, fmt.Sprintf("joins: from %d members on", count), "/s", false, outcome{"muster": &again}, &goal{
 		text: "as from 3 on", met: func(v value, _ float64) bool { return v.Value >= 0.9*measured.Value }})
 }
 
-// joiner is many machines that join one cluster through its leader.
+// joiner simulates many machines that join one cluster through its leader.
 type joiner struct {
 	cluster *musterCluster
 	leader  int
 	conns   []*musterConn
 	token   string
 	next    atomic.Int64           // number of the next machine
-	done    atomic.Int64           // joins that were answered
+	done    atomic.Int64           // answered joins
 	last    atomic.Pointer[[]byte] // the last answer
 }
 
 func (b *bench) newJoiner(ctx context.Context) (*joiner, error) {
 	system := *b.muster
 	// Every member gets an address and a slice: a small network would be full too early.
-	if help, _ := exec.CommandContext(ctx, system.program, "serve", "--help").CombinedOutput(); strings.Contains(string(help), "--overlay-cidr") {
+	help, _ := exec.CommandContext(ctx, system.program, "serve", "--help").CombinedOutput()
+	if strings.Contains(string(help), "--overlay-cidr") {
 		system.flags = append(system.flags, "--overlay-cidr", "10.0.0.0/8")
 	}
 	started, err := system.start(ctx, b.fleet)
@@ -100,7 +104,7 @@ func (j *joiner) close() {
 	stop(j.cluster)
 }
 
-// run lets machines join, for at most d and at most limit of them.
+// run lets at most limit machines join, for at most d.
 func (j *joiner) run(ctx context.Context, d time.Duration, limit int) value {
 	cpu := totalCPU(j.cluster.procs)
 	s := load(ctx, joinClients, d, int64(limit), j.one)
@@ -119,13 +123,14 @@ func (j *joiner) one(ctx context.Context, client int) error {
 	return nil
 }
 
-// missing tells which of the documented fields the last answer lacks.
+// missing returns the documented fields that the last answer lacks.
 func (j *joiner) missing() (fields []string) {
 	var answer map[string]json.RawMessage
 	if last := j.last.Load(); last == nil || json.Unmarshal(*last, &answer) != nil {
 		return nil
 	}
-	for _, f := range []string{"node_id", "raft_node_id", "overlay_ip", "slice_cidr", "peers", "role", "node_jwt", "wrapped_dek", "dek_generation", "join_secret"} {
+	for _, f := range []string{"node_id", "raft_node_id", "overlay_ip", "slice_cidr", "peers", "role", "node_jwt",
+		"wrapped_dek", "dek_generation", "join_secret"} {
 		if answer[f] == nil {
 			fields = append(fields, f)
 		}
@@ -133,8 +138,8 @@ func (j *joiner) missing() (fields []string) {
 	return fields
 }
 
-// request is what machine number i sends. Any 255 bits make an X25519 public key, and making a real one costs time that
-// is the joining machine's.
+// request is the body of machine number i. Any 255 bits are an X25519 public key; making a real one would cost the
+// joining machine's time.
 func (j *joiner) request(i int) string {
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -151,7 +156,7 @@ func (j *joiner) request(i int) string {
 	return string(body)
 }
 
-// list reads all members, twenty times, and looks at the memory they cost.
+// list reads all members twenty times, and measures their memory.
 func (j *joiner) list(ctx context.Context, b *bench, count int) {
 	var times []time.Duration
 	v := value{}
@@ -176,7 +181,8 @@ func (j *joiner) list(ctx context.Context, b *bench, count int) {
 	for _, p := range j.cluster.procs {
 		largest = max(largest, p.rss())
 	}
-	b.add(ctx, fmt.Sprintf("members: RSS of the largest server with %d", count), "MB", true, outcome{"muster": {Value: largest / 1e6}}, below(150, "MB"))
+	b.add(ctx, fmt.Sprintf("members: RSS of the largest server with %d", count), "MB", true,
+		outcome{"muster": {Value: largest / 1e6}}, below(150, "MB"))
 }
 
 // scrape reads the leader's metrics, twenty times.
@@ -194,5 +200,6 @@ func (j *joiner) scrape(ctx context.Context, b *bench, count int) {
 	}
 	v.latencies(times)
 	v.Value = v.Max
-	b.add(ctx, fmt.Sprintf("metrics: scrape of the leader with %d members, the slowest of 20", count), "ms", true, outcome{"muster": &v}, below(20, "ms"))
+	b.add(ctx, fmt.Sprintf("metrics: scrape of the leader with %d members, the slowest of 20", count), "ms", true,
+		outcome{"muster": &v}, below(20, "ms"))
 }

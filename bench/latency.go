@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// latency measures what distance between the members costs: every byte between them takes the given time, one way. It is no
-// comparison with etcd, and not measured unless -only asks for it. Clients sit beside the member that they ask.
+// latency measures the cost of distance between members: every byte between them takes the given time, one way. It
+// measures muster alone, and runs only when named in -only. Clients sit beside the contacted member.
 func (b *bench) latency(ctx context.Context) {
 	if b.muster == nil {
 		return
@@ -23,7 +23,7 @@ func (b *bench) latency(ctx context.Context) {
 	}
 }
 
-// apart measures a cluster of its own whose members are that far from each other.
+// apart measures a new cluster with this delay between its members.
 func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx) // ends the relays
 	defer cancel()
@@ -41,9 +41,11 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 		what string
 		job  job
 	}{
-		{"writes at the leader", job{clients: 1, member: findLeader, op: write}}, {"writes at the leader", job{clients: 64, member: findLeader, op: write}},
+		{"writes at the leader", job{clients: 1, member: findLeader, op: write}},
+		{"writes at the leader", job{clients: 64, member: findLeader, op: write}},
 		{"writes at a follower", job{clients: 64, member: findFollower, op: write}},
-		{"reads at the leader", job{clients: 1, member: findLeader, op: read}}, {"reads at the leader", job{clients: 64, member: findLeader, op: read}},
+		{"reads at the leader", job{clients: 1, member: findLeader, op: read}},
+		{"reads at the leader", job{clients: 64, member: findLeader, op: read}},
 	} {
 		run, closeAll, err := b.connect(ctx, &system, c, m.job)
 		if err != nil {
@@ -53,7 +55,8 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 		sum := run(b.duration)
 		closeAll()
 		v := sum.value()
-		b.add(ctx, fmt.Sprintf("members %v apart: %s, %d clients", delay, m.what, m.job.clients), "/s", false, outcome{"muster": &v}, nil)
+		b.add(ctx, fmt.Sprintf("members %v apart: %s, %d clients", delay, m.what, m.job.clients), "/s", false,
+			outcome{"muster": &v}, nil)
 	}
 	times, err := losses[0].inTurn(ctx, c, b.kills)
 	v := value{}
@@ -62,13 +65,14 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 	if err != nil {
 		v.Error = err.Error()
 	}
-	b.add(ctx, fmt.Sprintf("members %v apart: fail-over, the longest of %d", delay, len(times)), "ms", true, outcome{"muster": &v}, nil)
+	b.add(ctx, fmt.Sprintf("members %v apart: fail-over, the longest of %d", delay, len(times)), "ms", true,
+		outcome{"muster": &v}, nil)
 	return nil
 }
 
 const defaultLatency = 24 * time.Millisecond // of --network-latency
 
-// relay takes connections and passes on what comes, each way that much later.
+// relay accepts connections and forwards their bytes with a delay in each direction.
 func relay(ctx context.Context, from, to string, delay time.Duration) error {
 	l, err := net.Listen("tcp", from)
 	if err != nil {
@@ -99,7 +103,7 @@ func relay(ctx context.Context, from, to string, delay time.Duration) error {
 	return nil
 }
 
-// later copies, each piece when its time has come.
+// later copies each piece after the delay.
 func later(to io.Writer, from io.Reader, delay time.Duration) {
 	type piece struct {
 		data []byte
@@ -122,7 +126,7 @@ func later(to io.Writer, from io.Reader, delay time.Duration) {
 	for p := range pieces {
 		time.Sleep(time.Until(p.due))
 		if _, err := to.Write(p.data); err != nil {
-			go func() { // nobody waits for the rest
+			go func() { // drain the rest in the background
 				for range pieces {
 				}
 			}()

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// sample is what came out of one or more runs of a load.
+// sample is the result of one or more runs of a load.
 type sample struct {
 	took   time.Duration   // wall time
-	good   []time.Duration // latency of each operation that succeeded
+	good   []time.Duration // latency of each successful operation
 	failed int
 	err    error         // the first failure
 	cpu    time.Duration // of the three servers
@@ -30,9 +30,10 @@ func (s *sample) add(o sample) {
 	}
 }
 
-// load runs op in a closed loop in each of clients goroutines, until d has passed or limit operations were begun.
-// What is under way at the end is waited for and not counted.
-func load(ctx context.Context, clients int, d time.Duration, limit int64, op func(ctx context.Context, client int) error) sample {
+// load runs op in a closed loop in each of clients goroutines, until d has passed or limit operations were begun. It
+// waits for unfinished operations at the end and does not count them.
+func load(ctx context.Context, clients int, d time.Duration, limit int64,
+	op func(ctx context.Context, client int) error) sample {
 	var (
 		begun atomic.Int64
 		wait  sync.WaitGroup
@@ -56,7 +57,7 @@ func load(ctx context.Context, clients int, d time.Duration, limit int64, op fun
 				case err != nil && ctx.Err() == nil:
 					part.failed++
 					part.err = err
-					time.Sleep(10 * time.Millisecond) // a server that refuses at once is no reason to spin
+					time.Sleep(10 * time.Millisecond) // do not spin against a server that refuses at once
 				case err == nil && now.Before(end):
 					part.good = append(part.good, now.Sub(t))
 				}
@@ -71,7 +72,7 @@ func load(ctx context.Context, clients int, d time.Duration, limit int64, op fun
 	return sum
 }
 
-// value turns a sample into operations per second with their latencies.
+// value converts a sample to operations per second with their latencies.
 func (s *sample) value() value {
 	v := value{N: len(s.good), Failed: s.failed, Value: float64(len(s.good)) / s.took.Seconds()}
 	v.latencies(s.good)
@@ -85,7 +86,7 @@ func (s *sample) value() value {
 	return v
 }
 
-// quantile of sorted values; 0 when there are none.
+// quantile returns a quantile of sorted values; 0 without values.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -101,12 +102,12 @@ func sorted(d []time.Duration) []time.Duration {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// job is a load that muster and etcd are both put under.
+// job is a load for all systems.
 type job struct {
 	clients int
-	member  func(context.Context, cluster) (int, error) // whom the clients are connected to
+	member  func(context.Context, cluster) (int, error) // the member that the clients connect to
 	op      func(context.Context, conn) error
-	writes  bool // op is a write, which the engine alone can do, too
+	writes  bool // op is a write, which the engine alone supports, too
 }
 
 // transactor is a conn that does the work of many clients in one transaction.
@@ -119,7 +120,7 @@ type committer interface {
 	commits(ctx context.Context) (commits, error)
 }
 
-// yardsticks are the systems that can do a job.
+// yardsticks returns the systems that support a job.
 func (b *bench) yardsticks(j job) (list []system) {
 	for _, s := range slices.Concat(b.systems, b.beside) {
 		if _, engine := s.(engineSystem); !engine || j.writes {
@@ -129,7 +130,7 @@ func (b *bench) yardsticks(j job) (list []system) {
 	return list
 }
 
-// throughput puts the shared clusters under the job, in turns, so that whatever else the machine does hits both.
+// throughput runs the job on the shared clusters in turns, so that other work on the machine affects all of them.
 func (b *bench) throughput(ctx context.Context, j job) outcome {
 	var (
 		out   = outcome{}
@@ -162,7 +163,8 @@ func (b *bench) throughput(ctx context.Context, j job) outcome {
 }
 
 // prepare connects the clients of a job.
-func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Duration) sample, closeAll func(), err error) {
+func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Duration) sample, closeAll func(),
+	err error) {
 	c, err := b.shared(ctx, s)
 	if err != nil {
 		return nil, nil, err
@@ -170,8 +172,9 @@ func (b *bench) prepare(ctx context.Context, s system, j job) (run func(time.Dur
 	return b.connect(ctx, s, c, j)
 }
 
-// connect makes the connections that the clients of a job share, to a cluster of that system.
-func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run func(time.Duration) sample, closeAll func(), err error) {
+// connect makes the connections of a job's clients to a cluster of that system.
+func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run func(time.Duration) sample,
+	closeAll func(), err error) {
 	member, err := j.member(ctx, c)
 	if err != nil {
 		return nil, nil, err
@@ -189,7 +192,7 @@ func (b *bench) connect(ctx context.Context, s system, c cluster, j job) (run fu
 		clients, op = 1, func(ctx context.Context, _ int) error { return t.transaction(ctx, j.clients) }
 	}
 	run = func(d time.Duration) sample {
-		before := countCommits(ctx, c) // costs CPU that is no part of the load
+		before := countCommits(ctx, c) // its CPU is not part of the load
 		cpu := totalCPU(c.processes())
 		sum := load(ctx, clients, d, 1<<20, op)
 		sum.cpu = totalCPU(c.processes()) - cpu

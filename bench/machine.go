@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// describe says what was measured, and on what: without it, figures mean little.
+// describe records the measured programs and the machine.
 func (b *bench) describe(ctx context.Context) {
 	m := b.report.Machine
 	m["muster"] = firstLine(ctx, b.musterPath, "version")
 	m["etcd"] = firstLine(ctx, b.etcdPath, "--version")
-	m["machine"] = fmt.Sprintf("%d cores (%s), %s/%s, %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	m["machine"] = fmt.Sprintf("%d cores (%s), %s/%s, %s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"),
+		runtime.GOOS, runtime.GOARCH, runtime.Version())
 	m["disk"] = syncTime(b.fleet.dir)
 	load, _ := os.ReadFile("/proc/loadavg")
 	m["load"] = strings.TrimSpace(string(load)) + " before the start"
@@ -37,7 +38,7 @@ func firstLine(ctx context.Context, command ...string) string {
 	return line
 }
 
-// field finds "name : value" in a file of /proc.
+// field returns the value of a line "name : value" in a file of /proc.
 func field(file, name string) string {
 	text, _ := os.ReadFile(file)
 	_, rest, _ := strings.Cut(string(text), name)
@@ -45,7 +46,7 @@ func field(file, name string) string {
 	return strings.TrimLeft(line, " \t:")
 }
 
-// syncTime measures what a durable append of 4 KiB costs where the clusters keep their data.
+// syncTime measures a durable append of 4 KiB in the directory of the clusters' data.
 func syncTime(dir string) string {
 	f, err := os.Create(filepath.Join(dir, "sync"))
 	if err != nil {
@@ -65,5 +66,6 @@ func syncTime(dir string) string {
 		times = append(times, time.Since(begin))
 	}
 	s := sorted(times)
-	return fmt.Sprintf("append and fdatasync of 4 KiB in %s: p50 %.2f, p99 %.2f ms", os.TempDir(), milliseconds(quantile(s, 0.5)), milliseconds(quantile(s, 0.99)))
+	return fmt.Sprintf("append and fdatasync of 4 KiB in %s: p50 %.2f, p99 %.2f ms", os.TempDir(),
+		milliseconds(quantile(s, 0.5)), milliseconds(quantile(s, 0.99)))
 }

@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// musterSystem runs the binary from outside, as its users do: HTTPS, tokens, one port.
+// musterSystem drives the binary from outside, like its users: HTTPS, tokens, one port.
 type musterSystem struct {
 	program string
-	label   string // under which it is reported; empty: muster
+	label   string // name in the report; empty: muster
 	http2   bool
-	keyed   bool          // each write carries an Idempotency-Key, as those of our Go client do
-	flags   []string      // more of them for `serve`
-	delay   time.Duration // between the members, one way; 0: none is added
+	keyed   bool          // each write carries an Idempotency-Key, like those of package client
+	flags   []string      // additional flags of `serve`
+	delay   time.Duration // between the members, one way
 }
 
 func (s *musterSystem) name() string { return cmp.Or(s.label, "muster") }
@@ -36,7 +36,7 @@ type musterCluster struct {
 	procs  []*process
 	token  string
 	roots  *x509.CertPool
-	admin  []*musterConn // one per member, for questions outside the measurements
+	admin  []*musterConn // one per member, for requests outside the measurements
 }
 
 func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
@@ -56,7 +56,7 @@ func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 	return c, nil
 }
 
-// form founds the cluster, lets two more join and waits until all are voters.
+// form founds the cluster, lets two more members join and waits until all are voters.
 func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) error {
 	flags := c.system.flags
 	if c.system.delay > 0 { // others find a member behind a relay, at another address with the same port
@@ -70,7 +70,8 @@ func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) erro
 	}
 	serve := func(i int, more ...string) error {
 		name := fmt.Sprintf("n%d", i+1)
-		args := append([]string{c.system.program, "serve", "--data", c.dir + "/" + name, "--name", name, "--api", c.apis[i], "--raft", rafts[i]}, flags...)
+		args := append([]string{c.system.program, "serve", "--data", c.dir + "/" + name, "--name", name,
+			"--api", c.apis[i], "--raft", rafts[i]}, flags...)
 		p, err := f.launch(c.dir, name, append(args, more...)...)
 		if err == nil {
 			c.procs = append(c.procs, p)
@@ -99,15 +100,16 @@ func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) erro
 			return err
 		}
 	}
-	// What is measured is not how limits are refused.
-	limits := `{"limits.join_tokens":1000000,"limits.answers":1000000,"limits.enrollments":1000000,"limits.secrets":1000000}`
+	// Raise the limits: refusals are not measured.
+	limits := `{"limits.join_tokens":1000000,"limits.answers":1000000,` +
+		`"limits.enrollments":1000000,"limits.secrets":1000000}`
 	if err := c.admin[0].call(ctx, "PUT", "/api/v1/cluster/settings", limits, "", nil); err != nil {
 		return err
 	}
 	return allCaughtUp(ctx, c)
 }
 
-// credentials reads what the founder leaves in its data directory.
+// credentials reads token and CA from the founder's data directory.
 func (c *musterCluster) credentials(context.Context) error {
 	if err := c.procs[0].gone(); err != nil {
 		return err
@@ -224,9 +226,12 @@ func (c *musterCluster) dial(member int, shared bool) (conn, error) {
 	return c.connect(member, shared || c.system.http2), nil
 }
 
-// connect makes a transport of its own: one connection with HTTP/2, with HTTP/1.1 one for each request under way.
+// connect makes a new transport: one connection with HTTP/2, with HTTP/1.1 one for each concurrent request.
 func (c *musterCluster) connect(member int, http2 bool) *musterConn {
-	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: http2}
+	t := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: http2,
+	}
 	return &musterConn{base: "https://" + c.apis[member], token: "Bearer " + c.token, keyed: c.system.keyed, http: t}
 }
 
@@ -237,7 +242,7 @@ type musterConn struct {
 }
 
 // call makes one request and decodes the answer into the value that into points to, unless that is nil; a *[]byte gets
-// the answer as it is.
+// the answer unchanged.
 func (c *musterConn) call(ctx context.Context, method, path, body, key string, into any) error {
 	var reader io.Reader
 	if body != "" {

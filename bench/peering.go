@@ -10,8 +10,8 @@ import (
 
 const peerings = 50
 
-// peering mints tokens, each a committed change of one of 50 peerings, and reads one and all of them, beside puts and gets
-// of etcd. Then 50 peerings with a second cluster are established and left alone.
+// peering mints tokens, each a committed change of one of 50 peerings, and reads one and all of them, next to puts and
+// gets of etcd. Then it establishes 50 peerings with a second cluster and leaves them idle.
 func (b *bench) peering(ctx context.Context) {
 	if b.muster == nil {
 		return
@@ -25,7 +25,7 @@ func (b *bench) peering(ctx context.Context) {
 	if err := b.readable(ctx); err != nil {
 		b.report.note("peering, etcd: %v", err)
 	}
-	for i := range peerings { // those that are read
+	for i := range peerings { // for the reads
 		if _, err := here.peeringToken(ctx, fmt.Sprintf("bench-%d", i)); err != nil {
 			b.add(ctx, "peering", "/s", false, outcome{"muster": {Error: err.Error()}}, nil)
 			return
@@ -46,14 +46,16 @@ func (b *bench) peering(ctx context.Context) {
 		what string
 		op   func(context.Context, conn) error
 	}{{"tokens minted", mint}, {"one of 50 read", read("/v1/peering/bench-7")}, {"all 50 listed", read("/v1/peerings")}} {
-		b.add(ctx, "peering: "+x.what+", 64 clients", "/s", false, b.throughput(ctx, job{clients: 64, member: findLeader, op: x.op}), nil)
+		b.add(ctx, "peering: "+x.what+", 64 clients", "/s", false,
+			b.throughput(ctx, job{clients: 64, member: findLeader, op: x.op}), nil)
 	}
 	busy, err := b.idlePeerings(ctx, here)
 	v := &value{Value: busy}
 	if err != nil {
 		v.Error = err.Error()
 	}
-	b.add(ctx, fmt.Sprintf("peering: CPU of the busiest member, %d active peerings, idle", peerings), "% of a core", true, outcome{"muster": v}, below(2, "% of a core"))
+	b.add(ctx, fmt.Sprintf("peering: CPU of the busiest member, %d active peerings, idle", peerings), "% of a core", true,
+		outcome{"muster": v}, below(2, "% of a core"))
 }
 
 func (c *musterCluster) peeringToken(ctx context.Context, name string) (string, error) {
@@ -62,7 +64,7 @@ func (c *musterCluster) peeringToken(ctx context.Context, name string) (string, 
 	return answer.PeeringToken, err
 }
 
-// idlePeerings connects a second cluster through all of the peerings and watches both.
+// idlePeerings connects a second cluster through all peerings and measures both while idle.
 func (b *bench) idlePeerings(ctx context.Context, here *musterCluster) (float64, error) {
 	started, err := b.muster.start(ctx, b.fleet)
 	if err != nil {
@@ -104,7 +106,7 @@ func (b *bench) idlePeerings(ctx context.Context, here *musterCluster) (float64,
 	for i, p := range all {
 		before[i] = p.cpu()
 	}
-	pause(ctx, 20*time.Second) // with a heartbeat in it
+	pause(ctx, 20*time.Second) // includes a heartbeat
 	var busy float64
 	for i, p := range all {
 		busy = max(busy, (p.cpu()-before[i]).Seconds()/time.Since(begin).Seconds()*100)

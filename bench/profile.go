@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// Profiles come from a muster that is built with -tags profile: it profiles itself all the time into a directory that an
-// environment variable names, and on SIGUSR1 leaves what it has and starts over.
+// Profiles come from a muster built with -tags profile: it profiles itself continuously into the directory named by an
+// environment variable, and on SIGUSR1 writes its profiles and starts again.
 
 const profileVariable = "PROFILE_DIR"
 
-// profileInto makes every program that is started profile itself, if it can.
+// profileInto makes every started program profile itself, if it can.
 func (f *fleet) profileInto(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -24,13 +24,13 @@ func (f *fleet) profileInto(dir string) error {
 	return err
 }
 
-// measuring names the part from whose beginning on profiles are wanted, and drops what there is of earlier ones.
+// measuring starts the profiles of a part and discards earlier ones.
 func (f *fleet) measuring(part string) {
 	f.part = part
 	f.cutProfiles("")
 }
 
-// cutProfiles gives the profiles of the programs that run now a name; with none, they are dropped.
+// cutProfiles names the profiles of the running programs; with an empty name it discards them.
 func (f *fleet) cutProfiles(name string) {
 	if f.profiles == "" {
 		return

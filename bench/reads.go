@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// reads are linearisable ones at the leader: the Raft configuration and the list of three members, beside one etcd key.
+// reads measures linearisable reads at the leader: the Raft configuration and the list of three members, next to one
+// key of etcd.
 func (b *bench) reads(ctx context.Context) {
 	if err := b.readable(ctx); err != nil {
 		b.report.note("reads, etcd: %v", err)
@@ -16,7 +17,9 @@ func (b *bench) reads(ctx context.Context) {
 		{"3 members", "/api/v1/cluster/members"},
 	} {
 		for _, clients := range []int{1, 64} {
-			j := job{clients: clients, member: findLeader, op: func(ctx context.Context, c conn) error { return c.read(ctx, what.path) }}
+			j := job{clients: clients, member: findLeader, op: func(ctx context.Context, c conn) error {
+				return c.read(ctx, what.path)
+			}}
 			var g *goal
 			if clients == 64 {
 				g = ratioOf(1)
@@ -26,7 +29,7 @@ func (b *bench) reads(ctx context.Context) {
 	}
 }
 
-// readable puts the key that etcds shall be asked for.
+// readable puts the key for etcd's reads.
 func (b *bench) readable(ctx context.Context) error {
 	for _, s := range slices.Concat(b.systems, b.beside) {
 		if _, etcd := s.(etcdSystem); !etcd {

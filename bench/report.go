@@ -23,8 +23,8 @@ type value struct {
 	Error  string  `json:"error,omitempty"`
 
 	Batch    float64 `json:"batch,omitempty"`    // writes in a transaction, on average
-	CommitMs float64 `json:"commitMs,omitempty"` // from handing it to dqlite until a majority has it
-	GapMs    float64 `json:"gapMs,omitempty"`    // from there to the next
+	CommitMs float64 `json:"commitMs,omitempty"` // from the hand-over to dqlite until a majority has it
+	GapMs    float64 `json:"gapMs,omitempty"`    // from then to the next commit
 }
 
 func (v *value) latencies(all []time.Duration) {
@@ -33,7 +33,7 @@ func (v *value) latencies(all []time.Duration) {
 	v.P50, v.P99, v.Max = milliseconds(quantile(s, 0.5)), milliseconds(quantile(s, 0.99)), milliseconds(quantile(s, 1))
 }
 
-// outcome holds the values of the systems by name; one that is missing was not measured.
+// outcome holds the values of the measured systems by name.
 type outcome map[string]*value
 
 func (o outcome) set(name string, v value) { o[name] = &v }
@@ -46,10 +46,10 @@ func (o outcome) ok(name string) (value, bool) {
 	return *v, true
 }
 
-// goal is what muster shall reach: a ratio to etcd, or a value of its own.
+// goal is muster's goal: a ratio to etcd, or a value.
 type goal struct {
 	text     string
-	relative bool // to etcd: without it, nothing can be said
+	relative bool // to etcd; unknown without etcd
 	met      func(muster value, ratio float64) bool
 }
 
@@ -75,7 +75,7 @@ type row struct {
 	Met     *bool   `json:"met,omitempty"`
 }
 
-// columns are the systems that a row compares.
+// columns are the compared systems.
 var columns = []string{"muster", "etcd", "etcd-tls", "engine", "rival"}
 
 func (l *row) values() []*value { return []*value{l.Muster, l.Etcd, l.EtcdTLS, l.Engine, l.Rival} }
@@ -84,10 +84,10 @@ type report struct {
 	Machine map[string]string `json:"machine"`
 	Rows    []row             `json:"rows"`
 	Notes   []string          `json:"notes,omitempty"`
-	failed  bool              // something of muster could not be measured
+	failed  bool              // a measurement of muster failed
 }
 
-// add makes a row. With lower, smaller values are better ones.
+// add adds a row. With lower, smaller values are better.
 func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
 	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"], EtcdTLS: o["etcd-tls"], Engine: o["engine"],
 		Rival: o["rival"]}
@@ -154,17 +154,17 @@ func (v *value) showCommit() string {
 	return fmt.Sprintf("%.1f / %.1f / %.1f", v.Batch, v.CommitMs, v.GapMs)
 }
 
-// cpu shows what an operation costs the servers of each system.
+// cpu formats the servers' cost of an operation, for each system.
 func (l *row) cpu() string {
 	return join(l.values(), (*value).showCPU)
 }
 
-// figures shows the value of each system, with the unit once.
+// figures formats the value of each system, with the unit once.
 func (l *row) figures() string {
 	return join(l.values(), func(v *value) string { return strings.TrimSuffix(v.show(l.Unit), " "+l.Unit) }) + " " + l.Unit
 }
 
-// join leaves out systems at the end that were not measured, but not both of the first two.
+// join omits unmeasured systems at the end, but not both of the first two.
 func join(values []*value, show func(*value) string) string {
 	var text []string
 	for _, v := range values {

@@ -23,8 +23,8 @@ const (
 // snapshotFigures are the rows of the snapshot part.
 type snapshotFigures struct{ alone, during, saves, restore, memory outcome }
 
-// snapshot measures a database of 50 MB: the duration of a snapshot, its cost for concurrent writers, and the duration of a
-// restore after many changes. It measures muster alone.
+// snapshot measures a database of 50 MB: the duration of a snapshot, its cost for concurrent writers, and the duration
+// of a restore after many changes. It measures muster alone.
 func (b *bench) snapshot(ctx context.Context) {
 	if b.muster == nil {
 		return

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// system is a program of which three processes make a cluster on this machine.
+// system is a program that forms a cluster of three processes on this machine.
 type system interface {
 	name() string
-	// start returns once all three are voters and answer.
+	// start blocks until all three are voters and answer.
 	start(ctx context.Context, f *fleet) (cluster, error)
 }
 
@@ -23,11 +23,11 @@ type cluster interface {
 	transfer(ctx context.Context, from, to int) error // hands leadership over
 }
 
-// conn is one connection to one member.
+// conn is a connection to one member.
 type conn interface {
-	// write makes one small durable change. The same non-empty key twice does what once does.
+	// write makes one small durable change. A repetition with the same non-empty key changes nothing.
 	write(ctx context.Context, key string) error
-	// read is one linearisable read of what, as in reads.go.
+	// read makes one linearisable read of what (reads.go).
 	read(ctx context.Context, what string) error
 	close()
 }
@@ -41,7 +41,7 @@ func stop(c cluster) {
 	}
 }
 
-// findLeader waits until somebody leads.
+// findLeader blocks until there is a leader and returns it.
 func findLeader(ctx context.Context, c cluster) (int, error) {
 	leader := -1
 	err := eventually(ctx, 15*time.Second, func(ctx context.Context) (err error) {
@@ -57,7 +57,7 @@ func findFollower(ctx context.Context, c cluster) (int, error) {
 	return (leader + 1) % members, err
 }
 
-// allCaughtUp waits until every member is a voter that is up to date.
+// allCaughtUp blocks until every member is an up-to-date voter.
 func allCaughtUp(ctx context.Context, c cluster) error {
 	for i, p := range c.processes() {
 		err := eventually(ctx, time.Minute, func(ctx context.Context) error {

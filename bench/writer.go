@@ -8,7 +8,7 @@ import (
 // tryLimit is how long a writer waits for one answer before it asks another member.
 const tryLimit = time.Second
 
-// writer is a plain client: one write after the other; what fails is repeated at the next member with the same key.
+// writer is a plain client: one write after the other; a failed one is repeated at the next member with the same key.
 type writer struct{ conns []conn }
 
 func newWriter(c cluster, on ...int) (*writer, error) {
@@ -24,7 +24,7 @@ func newWriter(c cluster, on ...int) (*writer, error) {
 	return w, nil
 }
 
-// run writes until ctx ends, tells when each write was answered, and closes the writer.
+// run writes until ctx ends, reports the time of each answer, and closes the writer.
 func (w *writer) run(ctx context.Context, answered func(time.Time)) {
 	defer w.close()
 	for at, key := 0, newKey(); ctx.Err() == nil; {

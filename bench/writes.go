@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// writes mints join tokens, each a committed row, beside etcd puts of 256 bytes under new keys.
+// writes mints join tokens, each a committed row, next to etcd's puts of 256 bytes under new keys.
 func (b *bench) writes(ctx context.Context) {
 	goals := map[int]*goal{1: ratioOf(0.7), 64: ratioOf(1)}
 	for _, clients := range b.clients {

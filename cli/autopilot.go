@@ -37,7 +37,8 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 			return list(env, state.Servers,
 				[]string{"ID", "NAME", "STATUS", "HEALTHY", "ROLE", "LEADER", "ZONE", "LAG", "STABLE SINCE", "REASON"},
 				func(s client.AutopilotServer) []any {
-					return []any{s.NodeID, s.Name, statusSince(s.NodeStatus, s.DownSince), s.Healthy, cmp.Or(s.Role, "member"), s.IsLeader, s.Zone,
+					return []any{s.NodeID, s.Name, statusSince(s.NodeStatus, s.DownSince), s.Healthy,
+						cmp.Or(s.Role, "member"), s.IsLeader, s.Zone,
 						strconv.FormatUint(s.Lag, 10), s.StableSince, s.Reason}
 				})
 		},

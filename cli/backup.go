@@ -37,12 +37,12 @@ func newBackupSaveCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the whole state; - writes to stdout",
-		Long: `Saves the whole state as a gzip'ed tar. The secrets in it are sealed: they can be opened with the node.key of a
-member that was there when the backup was made. With --recipient the whole file is encrypted to an age recipient, who can
-then open everything in it; that identity is all that is needed to begin anew after every member has been lost.
+		Long: `Saves the whole state as a gzip'ed tar. Its secrets stay sealed: the node.key of a member at the time of the
+backup opens them. With --recipient the whole file is encrypted to an age recipient, whose identity opens everything in
+it; that identity is enough to found the cluster again after every member has been lost.
 
 On the machine of a member, --data DIR is enough: the owner of the files of a member needs no token. With --stale the
-member need not run: its replica is saved as it is.`,
+member need not run: the command copies its replica.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			save, err := env.saver()
@@ -223,12 +223,12 @@ func newBackupRestoreCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Restore a backup into the running cluster, or found a cluster from it with --data and an empty directory",
-		Long: `Restores a backup, of the same cluster, into the running one: settings, tokens and secrets become what they were;
-members, Raft, peerings, authorities and keys stay what they are. All of it happens in one transaction, or nothing does.
+		Long: `Restores a backup of the same cluster into the running one: settings, tokens and secrets become what they were;
+members, Raft, peerings, authorities and keys stay. All of it happens in one transaction, or nothing does.
 
-With --data DIR and a directory that is empty or not there, it founds a cluster from the backup instead: the same cluster
-with all its contents and a single new member, for when every member is lost. Then "muster serve --data DIR" starts it.
-That needs --identity: the node.key of a member that the backup names, or the identity that it was saved for.`,
+With --data DIR and an empty or missing directory, it founds a cluster from the backup instead: the same cluster with
+all its contents and a single new member, for use after the loss of every member. Then "muster serve --data DIR" starts
+it. That needs --identity: the node.key of a member in the backup, or the identity of its recipient.`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := env.openBackup(cmd.Context(), args[0], identities)
@@ -256,8 +256,8 @@ That needs --identity: the node.key of a member that the backup names, or the id
 	return cmd
 }
 
-// restoreBackup sends the archive. With an identity it first wraps the keys for the present Raft servers, so that none of them
-// needs to have been a member at the time of the backup.
+// restoreBackup sends the archive. With an identity it first wraps the keys for the present Raft servers, so that none
+// of them needs to have been a member at the time of the backup.
 func restoreBackup(ctx context.Context, env *environment, b *backupFile, yes bool) error {
 	c, err := env.client(ctx)
 	if err != nil {
@@ -329,7 +329,8 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		return err
 	}
 	if len(b.identities) == 0 {
-		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: the node.key of a member in it, or the identity of its recipient", f.data)
+		return fmt.Errorf("founding a cluster in %s from a backup needs --identity: "+
+			"the node.key of a member in it, or the identity of its recipient", f.data)
 	}
 	if f.Name == "" {
 		f.Name = node.HostName()

@@ -116,8 +116,8 @@ func newBackupRunCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Let a member make a backup now, as the settings say",
-		Long: `Has a member make a backup now and waits for it. What is under way already is waited for instead. The exit status is 0
-when the backup is good and 1 when it failed.`,
+		Long: `Lets a member make a backup now and waits for it. If a backup is already being made, it waits for that one.
+The exit status is 0 when the backup is good and 1 when it failed.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd.Context())
@@ -131,7 +131,9 @@ when the backup is good and 1 when it failed.`,
 			if !detach {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
-				b, err = during(env, "backup "+b.ID+" is being made", func() (client.Backup, error) { return c.AwaitBackup(ctx, b.ID) })
+				b, err = during(env, "backup "+b.ID+" is being made", func() (client.Backup, error) {
+					return c.AwaitBackup(ctx, b.ID)
+				})
 				if err != nil {
 					return fmt.Errorf("backup %s is still under way: %w", b.ID, err)
 				}
@@ -202,10 +204,10 @@ func newBackupVerifyCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify ID|FILE",
 		Short: "Verify a backup: a file on this machine, or one that a member holds",
-		Long: `Reads a backup again. A FILE on this machine is decrypted, checked, restored into a scratch database, and everything
-that is sealed in it is opened: that takes --identity, with the key that it was encrypted to or the node.key of a member
-of then. Of a backup that a member holds, the member compares the digest with that of what it wrote; one that is not
-encrypted it restores into a scratch database, too. The exit status is 0 when all is well and 1 when it is not.`,
+		Long: `Verifies a backup. A FILE on this machine is decrypted, checked and restored into a scratch database, and
+every sealed value is opened: that takes --identity, with the recipient's identity or the node.key of a member at the
+time of the backup. For a backup on a member, that member compares the file's digest with its record, and restores an
+unencrypted file into a scratch database, too. The exit status is 0 when the backup is good and 1 when it is not.`,
 		Args: exactly("ID or FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); err == nil || args[0] == "-" || len(identities) > 0 {

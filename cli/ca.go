@@ -103,9 +103,9 @@ func newCARotateCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Rotate to a new certificate authority, or roll the rotation back",
-		Long: `Make a new certificate authority, or bring your own, and hand over to it in phases: first every member trusts it, then
-it issues and every member gets new certificates, and after the overlap the old one is dropped. No connection fails
-meanwhile; clients and join tokens that know only the old CA work until it is dropped.
+		Long: `Make a new certificate authority, or bring your own, and hand over to it in phases: first every member trusts
+it, then it issues and every member gets new certificates, and after the overlap the old one is dropped. No connection
+fails meanwhile; clients and join tokens that know only the old CA work until it is dropped.
 
 The cluster continues by itself. The command waits until every member has new certificates.`,
 		Args: exactly(),

@@ -163,7 +163,9 @@ func backupNames(ctx context.Context, c *client.Client) ([]string, error) {
 
 func leaseNames(ctx context.Context, c *client.Client) ([]string, error) {
 	list, err := c.Leases(ctx, 0)
-	return described(list, err, func(l client.Lease) (string, string) { return l.ID, "on member " + console.Cell(l.NodeID) })
+	return described(list, err, func(l client.Lease) (string, string) {
+		return l.ID, "on member " + console.Cell(l.NodeID)
+	})
 }
 
 func joinTokenNames(ctx context.Context, c *client.Client) ([]string, error) {

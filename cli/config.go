@@ -213,7 +213,8 @@ func readConfig(cmd *cobra.Command, file string, given map[string]bool) error {
 		case seen[f.Name]:
 			return fail("%s stands here twice", f.Name)
 		case f.Name == "join" && info.Mode().Perm()&0o077 != 0 && !strings.HasPrefix(value.Value, "@"):
-			return fail("join holds a token, and others may read this file (mode %04o): chmod 600 it, or write join: '@FILE'", info.Mode().Perm())
+			return fail("join holds a token, and others may read this file (mode %04o): chmod 600 it, or write join: '@FILE'",
+				info.Mode().Perm())
 		}
 		seen[f.Name] = true
 		list, err := valuesOf(f.Name, value)

@@ -27,8 +27,8 @@ const (
 	leaderPoll     = 200 * time.Millisecond // between two searches for a leader
 )
 
-// config resolves address, token and CA: from flags, then --data, then the environment, then the "muster dev" cluster in the
-// working directory.
+// config resolves address, token and CA: from flags, then --data, then the environment, then the "muster dev" cluster
+// in the working directory.
 func (e *environment) config() (client.Config, error) {
 	cfg := client.Config{Addrs: e.addrs, CACertFile: e.caCert}
 	if e.tokenFile != "" {
@@ -74,8 +74,8 @@ func fill(cfg *client.Config, from client.Config) {
 	}
 }
 
-// devConfig finds the cluster of "muster dev" in the working directory: the token and CA of its first member, the addresses of
-// all but removed ones. Without such a cluster it returns the zero Config.
+// devConfig finds the cluster of "muster dev" in the working directory: the token and CA of its first member, the
+// addresses of all but removed ones. Without such a cluster it returns the zero Config.
 func devConfig() (client.Config, error) {
 	if _, err := os.Stat(filepath.Join(devData, "1", "node.json")); err != nil {
 		return client.Config{}, nil
@@ -149,7 +149,8 @@ func (e *environment) hint(err error) string {
 		return text
 	}
 	if e.tokenless && refused && (refusal.Status == 401 || refusal.Status == 403) {
-		return ": there is no token; give --token-file FILE, MUSTER_TOKEN, or --data DIR of the founder; on the machine of a member, muster recover token --data DIR makes a new one"
+		return ": there is no token; give --token-file FILE, MUSTER_TOKEN, or --data DIR of the founder; " +
+			"on the machine of a member, muster recover token --data DIR makes a new one"
 	}
 	var nobody *client.NoServerError
 	if errors.As(err, &nobody) && !nobody.Reading || refused && refusal.RetryAfter >= 0 {
@@ -193,8 +194,8 @@ func (e *environment) anybody() (*client.Client, error) {
 	return e.made, err
 }
 
-// client makes a client for a command that needs a leader. It blocks until a leader is found; after commandTimeout it fails, and
-// nothing has been sent.
+// client makes a client for a command that needs a leader. It blocks until a leader is found; after commandTimeout it
+// fails, and nothing has been sent.
 func (e *environment) client(ctx context.Context) (*client.Client, error) {
 	c, err := e.anybody()
 	if err != nil {

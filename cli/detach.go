@@ -16,11 +16,12 @@ func newDetachCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach --data DIR",
 		Short: "Turn the data of a removed or stopped member into a new cluster of one",
-		Long: `Makes of DIR, the directory of a member that was removed or is stopped, the first member of a new cluster: with an id,
-keys, authorities and an administrator's token of its own. Settings come along, and the secrets that this member can still
-open: a removed one cannot open what was sealed after its removal. Members, tokens, enrollments, peerings and the audit stay
-behind, and the tokens of the old cluster are void. The old cluster is not touched and not spoken to: a member that was only
-stopped is still one there, until "muster member remove ID --force". The old files are kept in DIR/before-detach-TIME.`,
+		Long: `Turns DIR, the directory of a removed or stopped member, into the first member of a new cluster, with its own
+id, keys, authorities and administrator's token. The new cluster keeps the settings, and the secrets that this member
+can still open: a removed member cannot open secrets sealed after its removal. Members, tokens, enrollments, peerings
+and the audit stay behind, and the tokens of the old cluster are void. The command does not contact the old cluster: a
+member that was only stopped is still a member there, until "muster member remove ID --force". The old files are kept
+in DIR/before-detach-TIME.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if env.data == "" {
@@ -34,7 +35,8 @@ stopped is still one there, until "muster member remove ID --force". The old fil
 				return err
 			}
 			defer d.Close()
-			if err := env.confirm(yes, "turn %s into a new cluster? It then no longer belongs to the old one", env.data); err != nil {
+			if err := env.confirm(yes,
+				"turn %s into a new cluster? It then no longer belongs to the old one", env.data); err != nil {
 				return err
 			}
 			out, err := during(env, "the new cluster is being made", func() (datadir.Detachment, error) {
@@ -56,7 +58,8 @@ func reportDetached(env *environment, out datadir.Detachment) error {
 		return env.json(out)
 	}
 	if out.Taken.From != "" {
-		env.say("%s and %s of cluster %s came along", count(out.Taken.Settings, "setting"), count(out.Taken.Secrets, "secret"), out.Taken.From)
+		env.say("%s and %s of cluster %s came along",
+			count(out.Taken.Settings, "setting"), count(out.Taken.Secrets, "secret"), out.Taken.From)
 	}
 	if out.Taken.Closed > 0 {
 		env.say("warning: %s stayed behind: this member's right to open them ended with its removal",

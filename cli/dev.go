@@ -33,10 +33,10 @@ func newDevCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a real cluster of several processes on this machine",
-		Long: `Run a cluster of several members on this machine, each a process of its own with its own data directory,
-joined by real tokens. Ctrl-C stops them all; the next start resumes the same cluster.
+		Long: `Run a cluster of several members on this machine, each a process with its own data directory, joined by real
+tokens. Ctrl-C stops them all; the next start resumes the same cluster.
 
-A second cluster, in another --data, takes the next ports that are free, unless --api-port and --raft-port say which.`,
+A second cluster, in another --data, uses the next free ports, unless --api-port and --raft-port are given.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if d.nodes < 1 || d.nodes > maxDevNodes {

@@ -90,8 +90,8 @@ func (e *environment) heldLeases(ctx context.Context, c *client.Client, id uint6
 		console.Printable(strings.Join(names, ", ")), more)
 }
 
-// waitDrained blocks until the member is drained, with a line of progress on stderr. It tolerates a lack of answers for a while,
-// as during a change of leader.
+// waitDrained blocks until the member is drained, with a line of progress on stderr. It tolerates a lack of answers for
+// a while, as during a change of leader.
 func (e *environment) waitDrained(ctx context.Context, c *client.Client, id uint64, deadline time.Duration) error {
 	p := console.NewLine(e.stderr)
 	start := time.Now()

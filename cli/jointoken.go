@@ -63,7 +63,8 @@ func newJoinTokenCreateCommand(env *environment) *cobra.Command {
 	flags.StringVar(&r.Mode, "mode", "full", "full, or replicate for members that never vote")
 	flags.StringVar(&r.Format, "format", "", "muster, or zlayer for machines with ZLayer's join (default muster)")
 	flags.StringVar(&r.BindCIDR, "cidr", "", "only machines with a source address in this prefix, such as 10.0.0.0/8")
-	flags.StringVar(&r.BindName, "name-pattern", "", "only machines with a --name that matches this pattern, such as web-*")
+	flags.StringVar(&r.BindName, "name-pattern", "",
+		"only machines with a --name that matches this pattern, such as web-*")
 	flags.StringVar(&r.BindKey, "key-hash", "", "only the public key with this SHA-256, 64 hexadecimal digits")
 	flags.StringArrayVar(&r.Hosts, "host", nil,
 		"host name, *.DOMAIN, IP address or network allowed in certificates of the new members; repeatable")
@@ -229,9 +230,9 @@ func newJoinTokenKeyHashCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "key-hash [RECIPIENT] | --data DIR",
 		Short: "Print the value for create --key-hash of a machine's key",
-		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine that has this key can
-use such a token. Run it on the new machine with the --data that it will have: its key, DIR/node.key, is made if need be, and
-"serve --join" uses it. RECIPIENT is the public key itself (age1…), as node.key has it in its comment.`,
+		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine with this
+key can use such a token. Run it on the new machine with its future --data: the command creates the key, DIR/node.key,
+if it is missing, and "serve --join" uses it. RECIPIENT is the public key itself (age1…), from the comment in node.key.`,
 		Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (env.data != "") {

@@ -148,8 +148,8 @@ func newKeyRotateCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// waitReencrypted blocks until no older generation is in use, with its progress on stderr. It tolerates a lack of answers for a
-// while, as during a change of leader.
+// waitReencrypted blocks until no older generation is in use, with its progress on stderr. It tolerates a lack of
+// answers for a while, as during a change of leader.
 func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, generation uint64) (s keyStatus,
 	err error) {
 	bar := console.NewBar(e.stderr, "re-encrypting")
@@ -183,7 +183,8 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 			if trouble != nil {
 				return s, fmt.Errorf("the progress of re-encryption is unknown: %w", trouble)
 			}
-			return s, fmt.Errorf("re-encryption has not progressed for %s, %s left; it continues by itself, \"muster key status\" shows it", keyStall, count(s.Remaining, "value"))
+			return s, fmt.Errorf("re-encryption has not progressed for %s, %s left; it continues by itself, "+
+				"\"muster key status\" shows it", keyStall, count(s.Remaining, "value"))
 		}
 		select {
 		case <-time.After(keyPoll):

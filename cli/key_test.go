@@ -19,7 +19,8 @@ const (
 	boundT  = `{"id":"t2","format":"zlayer","mode":"","state":"used","uses":4,"maxUses":4,"createdAt":"2026-05-06T10:00:00Z","createdBy":"root","expiresAt":"2026-05-06T10:30:00Z","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"},{"nodeId":5},{"nodeId":6},{"nodeId":7}]}`
 )
 
-// generations is an answer with a newest generation of which this many of 10 values remain; the one before it has a state.
+// generations is an answer with a newest generation of which this many of 10 values remain; the one before it has a
+// state.
 func generations(before string, remaining string) string {
 	return `{"result":[{"generation":1,"state":"` + before + `","reason":"founding","createdAt":"2026-05-06T09:00:00Z","holders":0,"total":0,"remaining":0},` +
 		`{"generation":2,"state":"active","reason":"on demand","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":` + remaining + `}]}`

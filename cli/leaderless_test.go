@@ -24,7 +24,8 @@ var onFiles = []string{"backup inspect", "backup restore", "completion", "config
 	"join-token key-hash", "leave", "recover adopt", "recover apply", "recover plan", "recover token", "serve", "version",
 	"workload fetch", "workload jwt"}
 
-// byAnyMember are the commands that every member answers by itself, whether there is a leader or not; watch goes on for ever.
+// byAnyMember are the commands that every member answers by itself, whether there is a leader or not; watch goes on for
+// ever.
 var byAnyMember = []string{"sql", "status", "watch"}
 
 // lines are the arguments of commands that do not take any word.
@@ -77,8 +78,8 @@ func leaderless(t *testing.T) {
 	})
 }
 
-// TestEveryCommandWithoutLeader walks all commands that ask a cluster. Without a leader one that reads answers from the member
-// that is asked, and says so; one that writes ends with 3 and says that nothing has happened.
+// TestEveryCommandWithoutLeader walks all commands that ask a cluster. Without a leader one that reads answers from the
+// member that is asked, and says so; one that writes ends with 3 and says that nothing has happened.
 func TestEveryCommandWithoutLeader(t *testing.T) {
 	leaderless(t)
 	await.True(t, "nobody leads", func() bool {

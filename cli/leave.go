@@ -36,10 +36,10 @@ func newLeaveCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave --data DIR",
 		Short: "Take the member of this machine out of its cluster for good",
-		Long: `Drains the member of DIR, waits for its leases, has it give away leadership and its vote, removes it, and waits until
-its process has ended. DIR is marked: it never starts as a member again. "muster detach" can make a cluster of its own of
-it. The owner of the files, or root, needs no token. Interrupted, it leaves the member draining or drained: run it again,
-or "muster member resume".`,
+		Long: `Drains the member of DIR, waits for its leases, makes it give away leadership and its vote, removes it, and
+waits until its process has ended. DIR is marked: it never starts as a member again. "muster detach" can turn it into a
+cluster of its own. The owner of the files, or root, needs no token. After an interruption the member stays draining or
+drained: run the command again, or "muster member resume".`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -95,7 +95,8 @@ func (d *departure) run(ctx context.Context, yes bool) (err error) {
 	if err := console.While(d.env.stderr, "waiting for its process to end", end); err != nil {
 		return err
 	}
-	return d.env.done("member %d (%s) has left; %s is of no use to the cluster any more", self.NodeID, self.Name, d.env.data)
+	return d.env.done("member %d (%s) has left; %s is of no use to the cluster any more",
+		self.NodeID, self.Name, d.env.data)
 }
 
 // mayLeave finds the member, and refuses a hopeless departure before any change.
@@ -127,8 +128,8 @@ func (d *departure) mayLeave(ctx context.Context) (self client.Member, err error
 	return self, nil
 }
 
-// client makes a client with the token of the command line or, without one, with a token that the owner of the files makes for
-// this departure. It uses the addresses of the other members, because this member stops in the middle.
+// client makes a client with the token of the command line or, without one, with a token that the owner of the files
+// makes for this departure. It uses the addresses of the other members, because this member stops in the middle.
 func (d *departure) client(ctx context.Context) (*client.Client, error) {
 	if d.env.made != nil {
 		return d.env.made, nil

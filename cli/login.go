@@ -26,9 +26,9 @@ func newLoginCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in as yourself, with the cluster's identity provider; the token alone is printed on stdout",
-		Long: `Signs a person in: at the OpenID provider that the setting oidc.issuer names. It shows an address and a code for a
-browser anywhere (device flow); with --browser, or where the provider knows no device flow, it shows an address for a browser
-on this machine. What it prints is an API token with the scopes that oidc.rules gives, for as long as oidc.lifetime says:
+		Long: `Signs a person in at the OpenID provider of the setting oidc.issuer. It shows an address and a code for a
+browser anywhere (device flow); with --browser, or if the provider has no device flow, it shows an address for a
+browser on this machine. It prints an API token with the scopes from oidc.rules and the lifetime of oidc.lifetime:
 
     export MUSTER_TOKEN=$(muster login)
 
@@ -66,7 +66,8 @@ on this machine. What it prints is an API token with the scopes that oidc.rules 
 				console.Cell(t.ExpiresAt))
 		},
 	}
-	cmd.Flags().BoolVar(&here, "browser", false, "with a browser on this machine, which returns the code to a port of this command")
+	cmd.Flags().BoolVar(&here, "browser", false,
+		"with a browser on this machine, which returns the code to a port of this command")
 	return cmd
 }
 

@@ -98,7 +98,9 @@ func newMemberRemoveCommand(env *environment) *cobra.Command {
 			}
 		}
 		cost.warn(env)
-		tokens, err := during(env, "the member is being removed", func() (int, error) { return c.RemoveMember(ctx, id, force) })
+		tokens, err := during(env, "the member is being removed", func() (int, error) {
+			return c.RemoveMember(ctx, id, force)
+		})
 		if err == nil && tokens > 0 && env.output != "json" {
 			env.say("the join keys have changed; %s", ended(tokens))
 		}

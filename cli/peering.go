@@ -18,8 +18,9 @@ func newPeeringCommand(env *environment) *cobra.Command {
 	group := newGroup("peering", "Connect this cluster with others")
 	group.Long = group.Short + `.
 
-On one cluster "muster peering token NAME" makes a token, on the other "muster peering establish NAME TOKEN" uses it. Each
-side gives the peering a name of its own. Both then see which members the other one has, until one of them deletes it.`
+On one cluster "muster peering token NAME" makes a token; on the other "muster peering establish NAME TOKEN" uses it.
+Each side has its own name for the peering. Each then sees the members of the other, until one side deletes the
+peering.`
 	group.AddCommand(newPeeringTokenCommand(env), newPeeringEstablishCommand(env), newPeeringListCommand(env),
 		newPeeringShowCommand(env), newPeeringDeleteCommand(env), newPeeringMembersCommand(env))
 	return group

@@ -22,8 +22,8 @@ func newRecoverCommand(env *environment) *cobra.Command {
 The last management token is lost: "muster recover token --data DIR" on the machine of any member.
 
 The majority is lost: stop every survivor. On each: "muster recover plan --data DIR". On the one with the newest log:
-"muster recover apply --data DIR --plan FILE…" with what the others' plans said (-o json). Carry the bundle that it
-makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md goes through it in order.`
+"muster recover apply --data DIR --plan FILE…" with the plans of the others (-o json). Carry its bundle to the others:
+"muster recover adopt --data DIR BUNDLE". Start them all. docs/recovery.md describes each step.`
 	group.PersistentFlags().Var(&peerFlag{}, "peer",
 		"present address of another member's cluster listener, if it has moved; repeatable (or "+
 			"MUSTER_PEERS); apply keeps it for the next start")
@@ -32,7 +32,7 @@ makes to the others: "muster recover adopt --data DIR BUNDLE". Start them all. d
 	return group
 }
 
-// withStopped opens the data directory of a member that does not run.
+// withStopped opens the data directory of a stopped member.
 func (e *environment) withStopped(cmd *cobra.Command, f func(*datadir.Dir, *datadir.RecoveryPlan) error) error {
 	if e.data == "" {
 		return usagef(cmd, "--data is missing")
@@ -71,7 +71,8 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 				}
 				env.say("node %d (%s) of cluster %s: the log ends with %s; the mirror has revision %d", p.NodeID,
 					p.Name, p.ClusterID, p.Last, p.Revision)
-				env.say("if no other survivor has a newer log: muster recover apply --data %s --survivor NODE:TERM:INDEX (for each other one)", env.data)
+				env.say("if no other survivor has a newer log: muster recover apply --data %s "+
+					"--survivor NODE:TERM:INDEX (for each other one)", env.data)
 				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
 				for _, m := range p.Members {
 					if m.Answers {
@@ -181,7 +182,8 @@ func (r *recovery) apply(cmd *cobra.Command, env *environment, d *datadir.Dir, p
 	return env.done("done; now on each other survivor: muster recover adopt --data DIR %s; then start them all", bundle)
 }
 
-// explainRunning adds to a refusal because of running members the remedy for the usual cause: this member was left behind.
+// explainRunning adds to a refusal because of running members the remedy for the usual cause: this member was left
+// behind.
 func (e *environment) explainRunning(err error) error {
 	var running *datadir.RunningError
 	if !errors.As(err, &running) {

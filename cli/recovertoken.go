@@ -21,10 +21,10 @@ func newRecoverTokenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "token --data DIR",
 		Short: "Make a new management token, as the owner of a member's files",
-		Long: `Makes a new API token with the scope management and prints it alone on stdout. It needs no token: whoever owns the
-files of a member may do it, on that member's machine. A running member makes it at once, through the leader. Where the
-member does not run, or there is no leader, the request waits in DIR: the token works as soon as the member runs and there
-is a leader. The audit says on which host and of which member's files it was.`,
+		Long: `Makes a new API token with the scope management and prints it alone on stdout. It needs no token: the owner of
+a member's files may run it, on that member's machine. A running member makes the token at once, through the leader. If
+the member is stopped, or there is no leader, the request waits in DIR: the token works as soon as the member runs and
+there is a leader. The audit records the host and the member.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if env.data == "" {
@@ -82,8 +82,8 @@ func hostAndUser() (host, name string) {
 // saver makes a backup: through the API, or as the owner of a member's files.
 type saver func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error)
 
-// saver finds out how a backup is made. On the machine of a member its owner needs no token, and with --stale no member that
-// runs.
+// saver finds out how a backup is made. On the machine of a member its owner needs no token, and with --stale no member
+// that runs.
 func (e *environment) saver() (saver, error) {
 	c, err := e.anybody()
 	if err != nil {

@@ -2,9 +2,9 @@
 // several serves; doctor, recover and the founding by backup restore work on a data directory; all others ask a cluster
 // through package client.
 //
-// Rules of all commands: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects (a list is an
-// array), and all messages go to stderr. The exit status is 0 for success, 1 for a refusal or failure, 2 for an invalid command
-// line, and 3 when no member answers, there is no leader, or the outcome is unknown.
+// Rules of all commands: a secret is printed alone on stdout, lists are tables, -o json prints the API's objects (a
+// list is an array), and all messages go to stderr. The exit status is 0 for success, 1 for a refusal or failure, 2 for
+// an invalid command line, and 3 when no member answers, there is no leader, or the outcome is unknown.
 package cli
 
 import (
@@ -21,7 +21,8 @@ import (
 	"muster/cluster/datadir"
 )
 
-// exitUnanswered is the exit status without a definite answer: no member answered, there is no leader, or the outcome is unknown.
+// exitUnanswered is the exit status without a definite answer: no member answered, there is no leader, or the outcome
+// is unknown.
 const exitUnanswered = 3
 
 // exitRemoved is the exit status of a removed member under a service manager.
@@ -53,8 +54,8 @@ type environment struct {
 	tokenless bool // no token was found; a refusal mentions it
 }
 
-// Main runs one command and returns the exit status. args excludes the program's name. It blocks until the command is done;
-// cancelling ctx interrupts it.
+// Main runs one command and returns the exit status. args excludes the program's name. It blocks until the command is
+// done; cancelling ctx interrupts it.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	process.KeepOwnFiles()
 	env := &environment{stdin: stdin, stdout: stdout, stderr: stderr}
@@ -114,12 +115,11 @@ func newRootCommand(env *environment) *cobra.Command {
 	root.Long = root.Short + `.
 
 Commands find the cluster by --addr, --cacert and --token-file, then by --data DIR (the data directory of a member on
-this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN. When nothing names a cluster and ./data/1 was made by
-"muster dev", that is the one.
+this machine), then by MUSTER_ADDR, MUSTER_CACERT and MUSTER_TOKEN, then by the cluster of "muster dev" in ./data.
 
-The exit status is 0 when it worked, 1 when it was refused or failed, 2 when the command line made
-no sense, and 3 when nobody answered, there is no leader, or it is not known whether the request was
-carried out: the last line then says that it may have been, as it does with no other status.`
+The exit status is 0 for success, 1 for a refusal or failure, 2 for an invalid command line, and 3 when no member
+answers, there is no leader, or the outcome is unknown. Only with status 3 may something have happened; the last line
+then says so.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
@@ -189,9 +189,11 @@ func groups(env *environment) []commandGroup {
 		}},
 		{"Look after a cluster", []*cobra.Command{
 			newStatusCommand(env), newDoctorCommand(env), newWatchCommand(env), newAuditCommand(env), newSQLCommand(env),
-			newSettingsCommand(env), newSchemaCommand(env), newUpgradeCommand(env), newBackupCommand(env), newRecoverCommand(env),
+			newSettingsCommand(env), newSchemaCommand(env), newUpgradeCommand(env), newBackupCommand(env),
+			newRecoverCommand(env),
 		}},
-		{"This program", []*cobra.Command{newLoginCommand(env), newLogoutCommand(env), newWhoAmICommand(env), newConfigCommand(env), newVersionCommand(env),
+		{"This program", []*cobra.Command{newLoginCommand(env), newLogoutCommand(env), newWhoAmICommand(env),
+			newConfigCommand(env), newVersionCommand(env),
 			newCompletionCommand(env)}},
 	}
 }

@@ -32,11 +32,11 @@ func newSchemaMigrateCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate [--exclude ID]",
 		Short: "Apply the newest schema now, without waiting for lost members",
-		Long: `Apply the newest schema that the leader's muster knows.
+		Long: `Apply the newest schema that the leader supports.
 
-The leader does this by itself when every live member runs a muster that knows the schema. A member that does not answer
-holds it back for as long as autopilot's deadAfter says; --exclude goes on without it. When an older muster comes back, it
-takes part in replication but does not lead until it is replaced by a newer one.`,
+The leader does this by itself when every live member supports the schema. A member that does not answer delays it for
+autopilot's deadAfter; --exclude continues without it. When an older muster comes back, it takes part in replication but
+does not lead until it is replaced by a newer one.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := env.client(cmd.Context())

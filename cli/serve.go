@@ -53,8 +53,8 @@ func newServeCommand(env *environment) *cobra.Command {
 		Long: `Run a member of the cluster in the foreground.
 
 With an empty data directory and no token it founds a cluster and writes DIR/admin.token and DIR/ca.crt.
-With --join TOKEN it joins the cluster that made the token. With the data directory of a member it starts that
-member again; a token is then ignored, so the same command serves for the first start and for every other.`,
+With --join TOKEN it joins the cluster of the token. With the data directory of a member it starts that member again and
+ignores the token, so the first and every later start use the same command.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.read(cmd); err != nil {
@@ -81,8 +81,8 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 // registerMember adds the flags that describe the member: its addresses, its name, its hooks, its log.
 func (f *serveFlags) registerMember(flags *pflag.FlagSet) {
 	flags.StringVar(&f.data, "data", "", "data directory")
-	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that records which member this machine is; with such a record "+
-		"no cluster is founded in an empty data directory, as when its disk is not mounted")
+	flags.StringVar(&f.Mark, "mark", "", "file outside of --data that records which member this machine is; with such "+
+		"a record no cluster is founded in an empty data directory, as when its disk is not mounted")
 	flags.StringVar(&f.Name, "name", "", "name of this member (default: the host name)")
 	flags.StringVar(&f.API, "api", f.API, "address of the API listener")
 	flags.StringVar(&f.Raft, "raft", f.Raft, "address of the cluster listener")
@@ -219,7 +219,8 @@ func (f *serveFlags) config(env *environment) (cfg node.Config, err error) {
 		return cfg, fmt.Errorf("--restore-limit: %w", err)
 	}
 	if f.NetworkLatency < time.Millisecond { // in a Config, 0 means the default
-		return cfg, fmt.Errorf("--network-latency must be between 1ms and %v, not %v", node.MaxNetworkLatency, f.NetworkLatency)
+		return cfg, fmt.Errorf("--network-latency must be between 1ms and %v, not %v",
+			node.MaxNetworkLatency, f.NetworkLatency)
 	}
 	cfg.Data, cfg.Say = f.data, env.say
 	cfg.Version, cfg.Commit = Version, Commit

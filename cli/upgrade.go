@@ -125,10 +125,11 @@ func newUpgradeNextCommand(env *environment) *cobra.Command {
 		Short: "Wait until a member may be restarted, and print its name",
 		Long: `Wait until a member may be restarted with the new version, and print its name.
 
-With --exec a command restarts it: it runs in a shell with UPGRADE_ID, UPGRADE_NAME and UPGRADE_HOST in its environment, for one
-member after the other, and the next one begins when the last one is well again. With --watch the names are printed one after
-the other, and somebody else restarts them. With --member only that member's turn is waited for; "self" is the member of --data,
-and the version to come to is then that of this program unless --to says another.`,
+With --exec the command restarts it: it runs in a shell with UPGRADE_ID, UPGRADE_NAME and UPGRADE_HOST in its
+environment, for one member after the other, and the next one begins when the last one is healthy again. With --watch
+the names are printed one after the other, for a program that restarts them. With --member the command waits only for
+that member's turn; "self" is the member of --data, and the target version is then that of this program, unless --to is
+given.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if r.timeout < 0 {

@@ -121,8 +121,8 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return usagef(cmd, "unknown command %q", name)
 }
 
-// checkGiven refuses empty values: of a flag, of an element of a list, of a variable MUSTER_…. In a script an empty value comes
-// from a failed command substitution, and ignoring the flag would do something else than intended.
+// checkGiven refuses empty values: of a flag, of an element of a list, of a variable MUSTER_…. In a script an empty
+// value comes from a failed command substitution, and ignoring the flag would do something else than intended.
 func checkGiven(cmd *cobra.Command) error {
 	if strings.HasPrefix(cmd.Name(), "__") { // completion requests of the shell
 		return nil
@@ -200,7 +200,8 @@ var words = []struct {
 	{regexp.MustCompile(`\?force=true`), "--force"},
 	{regexp.MustCompile(`POST /api/v1/cluster/join-tokens`), "muster join-token create"},
 	{regexp.MustCompile(`; force goes on without them`), "; --force goes on without them"},
-	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""}, // mayHaveHappened says it
+	// mayHaveHappened says it
+	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""},
 }
 
 // inWords rewrites a sentence of the server in terms of the command line.

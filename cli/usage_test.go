@@ -13,8 +13,8 @@ var (
 	asRequest = regexp.MustCompile(`/(?:api/)?v1/|\?[a-z]+=`)
 )
 
-// TestRefusalsSpeakOfCommands: no refusal of the endpoints that the commands use names a path or a query once the command
-// line has put it into its own words.
+// TestRefusalsSpeakOfCommands: no refusal of the endpoints that the commands use names a path or a query once the
+// command line has put it into its own words.
 func TestRefusalsSpeakOfCommands(t *testing.T) {
 	var seen int
 	for _, dir := range []string{"../handlers/ella", "../handlers/native", "../handlers/nomad", "../store"} {

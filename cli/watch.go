@@ -23,8 +23,8 @@ func newWatchCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Print the cluster's events, until Ctrl-C",
-		Long: `Print a line for each change of the cluster's state, as it is committed. When the member that is watched goes away, the
-next address is asked and nothing is left out.`,
+		Long: `Print a line for each change of the cluster's state, when it is committed. When the watched member goes away,
+the command continues at the next address without omitting events.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := strconv.ParseUint(since, 10, 53); since != "" && err != nil {

@@ -39,10 +39,10 @@ func newWorkloadCreateCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create PATH",
 		Short: "Register software: a process that matches every selector gets spiffe://CLUSTER-ID/PATH",
-		Long: `Register software. A process on a member's machine that matches every selector which is given gets the identity
+		Long: `Register software. A process on a member's machine that matches every given selector gets the identity
 spiffe://CLUSTER-ID/PATH from that member's Workload API ("serve --spiffe-socket").
 
-The same registration again changes nothing.`,
+Repeating a registration changes nothing.`,
 		Args: exactly("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if r.Path = args[0]; r.User == "" && r.Group == "" && r.Unit == "" {
@@ -220,11 +220,11 @@ func newWorkloadFetchCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fetch [--write DIR]",
 		Short: "Get the certificates of the calling process, and write them to files",
-		Long: `Get the certificates of the process that calls from the Workload API of the member on this machine.
+		Long: `Get the certificates of the calling process from the Workload API of the member on this machine.
 
-With --write DIR it writes svid.pem (the certificate and what follows it), svid_key.pem (0600), bundle.pem (what others of this
-cluster are verified with), and bundle-DOMAIN.pem for each cluster that this one has a peering with. With --watch it
-stays and writes them again before they expire and whenever they change; svid.pem is written last.`,
+With --write DIR it writes svid.pem (the certificate chain), svid_key.pem (0600), bundle.pem (to verify others of this
+cluster), and bundle-DOMAIN.pem for each peer. With --watch it keeps running and writes them again before they expire
+and whenever they change; svid.pem is written last.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if watch && dir == "" {

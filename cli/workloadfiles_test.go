@@ -24,8 +24,8 @@ import (
 	"muster/node"
 )
 
-// TestWorkloadFiles: curl talks mutual TLS to a server with nothing but the files that muster workload fetch --write makes of
-// what the socket says, as docs/identity.md shows it.
+// TestWorkloadFiles: curl talks mutual TLS to a server with nothing but the files that muster workload fetch --write
+// makes of what the socket says, as docs/identity.md shows it.
 func TestWorkloadFiles(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {

@@ -51,7 +51,8 @@ func (c *Client) RevokeAPIToken(ctx context.Context, id string) error {
 // WhoAmI describes the Client's token.
 type WhoAmI = api.Whoami
 
-// WhoAmI returns the owner and the scopes of the Client's token. For an invalid token it fails with an *Error of status 401.
+// WhoAmI returns the owner and the scopes of the Client's token. For an invalid token it fails with an *Error of status
+// 401.
 func (c *Client) WhoAmI(ctx context.Context) (WhoAmI, error) {
 	return enveloped[WhoAmI](ctx, c, request{method: "GET", path: "/api/v1/whoami", repeat: always, stale: true})
 }
@@ -82,8 +83,8 @@ func (c *Client) BeginDeviceLogin(ctx context.Context) (DeviceLogin, error) {
 	return enveloped[DeviceLogin](ctx, c, request{method: "POST", path: login + "/device"})
 }
 
-// PollDeviceLogin asks once whether the person has confirmed the sign-in. Until then the token is empty; slower demands five
-// more seconds between two polls (RFC 8628, section 3.5).
+// PollDeviceLogin asks once whether the person has confirmed the sign-in. Until then the token is empty; slower demands
+// five more seconds between two polls (RFC 8628, section 3.5).
 func (c *Client) PollDeviceLogin(ctx context.Context, deviceCode string) (t NewAPIToken, slower bool, err error) {
 	body := map[string]string{"deviceCode": deviceCode}
 	answer, err := enveloped[struct {

@@ -45,7 +45,8 @@ func (c *Client) RunBackup(ctx context.Context) (Backup, error) {
 	return enveloped[Backup](ctx, c, request{method: "POST", path: backups, body: struct{}{}, repeat: alwaysKeyed})
 }
 
-// AwaitBackup blocks until a backup has finished, or ctx ends. It retries after errors for a while, because leadership may change.
+// AwaitBackup blocks until a backup has finished, or ctx ends. It retries after errors for a while, because leadership
+// may change.
 func (c *Client) AwaitBackup(ctx context.Context, id string) (Backup, error) {
 	for failures := 0; ; {
 		b, err := c.Backup(ctx, id)
@@ -70,8 +71,8 @@ func (c *Client) AwaitBackup(ctx context.Context, id string) (Backup, error) {
 	}
 }
 
-// VerifyBackup makes the holder of a backup read its file again. It blocks until the result; without a deadline of ctx, at most
-// 10 minutes.
+// VerifyBackup makes the holder of a backup read its file again. It blocks until the result; without a deadline of ctx,
+// at most 10 minutes.
 func (c *Client) VerifyBackup(ctx context.Context, id string) (BackupCheck, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -79,8 +80,8 @@ func (c *Client) VerifyBackup(ctx context.Context, id string) (BackupCheck, erro
 		body: struct{}{}, repeat: on503, slow: true})
 }
 
-// SaveBackup writes the file of a backup to w, from the member that holds it, and verifies the digest. With Stale it works
-// without a leader. After an error, discard the bytes written to w.
+// SaveBackup writes the file of a backup to w, from the member that holds it, and verifies the digest. With Stale it
+// works without a leader. After an error, discard the bytes written to w.
 func (c *Client) SaveBackup(ctx context.Context, w io.Writer, id string, o SnapshotOptions) (size int64, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()

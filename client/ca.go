@@ -52,7 +52,8 @@ func (c *Client) CA(ctx context.Context) ([]CAKind, error) {
 	return enveloped[[]CAKind](ctx, c, request{method: "GET", path: "/api/v1/cluster/ca", repeat: always, stale: true})
 }
 
-// RotateCA starts the rotation of a certificate authority or changes a running one. It does not wait: CA returns the progress.
+// RotateCA starts the rotation of a certificate authority or changes a running one. It does not wait: CA returns the
+// progress.
 func (c *Client) RotateCA(ctx context.Context, r CARequest) (CAChange, error) {
 	return enveloped[CAChange](ctx, c, request{method: "POST", path: "/api/v1/cluster/ca/rotate", body: r,
 		repeat: alwaysKeyed})

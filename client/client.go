@@ -15,12 +15,12 @@
 //   - nothing after any other answer.
 //
 // A call fails with an *Error when a server has refused it (its Status, Code and Message are the server's), with a
-// *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request may have been
-// executed, and with the context's error when that ended first. For every error, errors.Is(err, ErrUnknownOutcome) reports
-// whether the request may have been executed. No error contains the token.
+// *NoServerError when none answered (errors.Is(err, ErrNoServer)), with ErrUnknownOutcome when the request may have
+// been executed, and with the context's error when that ended first. For every error, errors.Is(err, ErrUnknownOutcome)
+// reports whether the request may have been executed. No error contains the token.
 //
-// Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own, until
-// Config.Timeout has passed. A Client is safe for use by several goroutines.
+// Every call blocks until it is answered, until its context ends, or, when the context has no deadline of its own,
+// until Config.Timeout has passed. A Client is safe for use by several goroutines.
 package client
 
 import (
@@ -60,8 +60,8 @@ type Config struct {
 	// CACertFile names a PEM file with the cluster's HTTP CA, such as a member's DIR/ca.crt.
 	// With neither, the system's certificate authorities decide.
 	CACertFile string
-	// Timeout bounds a call whose context has no deadline; calls that wait for machines (a drain, a removal, a promotion, the
-	// change of the schema, the first contact of a peering) have at least 75 s. 0: DefaultTimeout.
+	// Timeout bounds a call whose context has no deadline; calls that wait for machines (a drain, a removal, a promotion,
+	// the change of the schema, the first contact of a peering) have at least 75 s. 0: DefaultTimeout.
 	Timeout time.Duration
 	// UserAgent is sent with each request. Empty: "muster-client".
 	UserAgent string

@@ -37,7 +37,8 @@ func (c *Client) Settings(ctx context.Context) (map[string]json.RawMessage, erro
 		stale: true})
 }
 
-// SetSettings changes the settings named in values, all or none of them, and returns all settings. nil restores a default.
+// SetSettings changes the settings named in values, all or none of them, and returns all settings. nil restores a
+// default.
 func (c *Client) SetSettings(ctx context.Context, values map[string]any) (map[string]json.RawMessage, error) {
 	return enveloped[map[string]json.RawMessage](ctx, c, request{method: "PUT", path: settings, body: values,
 		repeat: on503})
@@ -55,8 +56,8 @@ func (c *Client) Schema(ctx context.Context) (Schema, error) {
 		stale: true})
 }
 
-// MigrateSchema applies the newest schema that the leader supports. Members in exclude do not block it if they do not answer.
-// Without blocking members the leader migrates by itself.
+// MigrateSchema applies the newest schema that the leader supports. Members in exclude do not block it if they do not
+// answer. Without blocking members the leader migrates by itself.
 func (c *Client) MigrateSchema(ctx context.Context, exclude []uint64) (Schema, error) {
 	return enveloped[Schema](ctx, c, request{method: "POST", path: "/api/v1/cluster/schema/migrate",
 		body: map[string]any{"exclude": exclude}, repeat: on503, slow: true})
@@ -65,8 +66,8 @@ func (c *Client) MigrateSchema(ctx context.Context, exclude []uint64) (Schema, e
 // SQLResult is the answer to a query. A value is nil, a json.Number, a string or a bool.
 type SQLResult = api.SQLResult
 
-// SQL runs one read-only query on the local mirror of the answering member. In an idle cluster the mirror is at most about a
-// second behind; its views v_members, v_tokens, v_peerings and v_keys are made for reading.
+// SQL runs one read-only query on the local mirror of the answering member. In an idle cluster the mirror is at most
+// about a second behind; its views v_members, v_tokens, v_peerings and v_keys are made for reading.
 func (c *Client) SQL(ctx context.Context, query string) (SQLResult, error) {
 	body := map[string]string{"query": query}
 	return enveloped[SQLResult](ctx, c, request{method: "POST", path: "/api/v1/sql", body: body, repeat: always})

@@ -32,9 +32,9 @@ func splitAddrs(list string) []string {
 	return addrs
 }
 
-// FromData reads a member's data directory: its API address (node.json), the cluster's HTTP CA (ca.crt) and, on the founder, a
-// management token (admin.token; without that file Token stays empty). An address that means "all interfaces" becomes loopback.
-// It fails when dir is not a member's directory or cannot be read.
+// FromData reads a member's data directory: its API address (node.json), the cluster's HTTP CA (ca.crt) and, on the
+// founder, a management token (admin.token; without that file Token stays empty). An address that means "all
+// interfaces" becomes loopback. It fails when dir is not a member's directory or cannot be read.
 func FromData(dir string) (Config, error) {
 	name := filepath.Join(dir, "node.json")
 	text, err := os.ReadFile(name)

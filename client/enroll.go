@@ -24,8 +24,8 @@ type EnrollTokenRequest struct {
 // EnrollToken is an entry of the list of enrollment tokens, without its secret.
 type EnrollToken = api.EnrollToken
 
-// NewEnrollToken is a new enrollment token with its text: Base64 of {"ver","adr","fgr","key"}, as printed by Elasticsearch's
-// own tool. The text is never shown again.
+// NewEnrollToken is a new enrollment token with its text: Base64 of {"ver","adr","fgr","key"}, as printed by
+// Elasticsearch's own tool. The text is never shown again.
 type NewEnrollToken = api.EnrollToken
 
 // Enrollment is the record of an enrollment, without its key material.
@@ -48,8 +48,8 @@ func (c *Client) EnrollTokens(ctx context.Context) ([]EnrollToken, error) {
 	return enveloped[[]EnrollToken](ctx, c, request{method: "GET", path: enrollTokens, repeat: always, stale: true})
 }
 
-// RevokeEnrollToken revokes an enrollment token and, unless keepEnrollments is true, its enrollments. It returns the number of
-// revoked enrollments.
+// RevokeEnrollToken revokes an enrollment token and, unless keepEnrollments is true, its enrollments. It returns the
+// number of revoked enrollments.
 func (c *Client) RevokeEnrollToken(ctx context.Context, id string, keepEnrollments bool) (int, error) {
 	r := request{method: "DELETE", path: enrollTokens + "/" + url.PathEscape(id), repeat: on503}
 	if keepEnrollments {

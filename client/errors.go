@@ -19,8 +19,9 @@ import (
 // ErrNoServer means that no address answered; errors.Is finds it in a *NoServerError.
 var ErrNoServer = errors.New("no server answered")
 
-// ErrUnknownOutcome means that a request may or may not have been executed: it was sent, no answer came, and a repetition was
-// unsafe or failed; or a server has reported an unknown outcome. After any other error the request was not executed.
+// ErrUnknownOutcome means that a request may or may not have been executed: it was sent, no answer came, and a
+// repetition was unsafe or failed; or a server has reported an unknown outcome. After any other error the request was
+// not executed.
 var ErrUnknownOutcome = errors.New("the answer did not come, so the request may or may not have been carried out")
 
 // ErrNoLeader means that no answering server knew a leader: the request was not executed.
@@ -115,7 +116,8 @@ func (c *Client) explain(err error, waited time.Duration) error {
 	case errors.As(err, &authority) && c.ownCA:
 		return say("its certificate is not from the given CA: is it a member of another cluster?")
 	case errors.As(err, &authority):
-		return say("its certificate is from a CA that this machine does not know: give the cluster's CA with --cacert FILE or MUSTER_CACERT (ca.crt in a member's data directory), or --data DIR on the member itself")
+		return say("its certificate is from a CA that this machine does not know: give the cluster's CA with " +
+			"--cacert FILE or MUSTER_CACERT (ca.crt in a member's data directory), or --data DIR on the member itself")
 	case errors.As(err, &host):
 		return say("its certificate is not valid for %s", host.Host)
 	case errors.As(err, &record):
@@ -132,7 +134,8 @@ func (c *Client) explain(err error, waited time.Duration) error {
 	return err
 }
 
-// answerError parses the API's three forms of errors: {"error":sentence}, {"error":code,"message":sentence}, and plain text.
+// answerError parses the API's three forms of errors: {"error":sentence}, {"error":code,"message":sentence}, and plain
+// text.
 func answerError(resp *http.Response, body []byte) *Error {
 	e := &Error{
 		Status:     resp.StatusCode,

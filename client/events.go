@@ -48,9 +48,10 @@ const (
 	watchDoubts   = 20 // consecutive refusals tolerated from a lagging member
 )
 
-// Watch calls fn for each event, in order and once. It blocks until ctx ends, fn returns an error, or the cluster refuses. When
-// the stream breaks, Watch continues after the last event at the next address; it fails only if no address has ever answered. It
-// never omits events silently: if they are no longer kept, it returns an *Error with status 410.
+// Watch calls fn for each event, in order and once. It blocks until ctx ends, fn returns an error, or the cluster
+// refuses. When the stream breaks, Watch continues after the last event at the next address; it fails only if no
+// address has ever answered. It never omits events silently: if they are no longer kept, it returns an *Error with
+// status 410.
 func (c *Client) Watch(ctx context.Context, opt WatchOptions, fn func(Event) error) error {
 	w := &watch{c: c, opt: opt, fn: fn, at: opt.After}
 	wait := watchRetry

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// storyteller is a member that tells events 1.1, 2.1, … up to last, from Last-Event-ID on, and breaks the stream as told.
+// storyteller is a member that tells events 1.1, 2.1, … up to last, from Last-Event-ID on, and breaks the stream as
+// told.
 type storyteller struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -58,8 +59,8 @@ func watchUntil(c *Client, n int, after string) (got []uint64, err error) {
 	return got, err
 }
 
-// TestWatchGoesOn: streams that end, break in the middle of an event or drop the reader, members that are down or without
-// a leader: each event is told once and in order.
+// TestWatchGoesOn: streams that end, break in the middle of an event or drop the reader, members that are down or
+// without a leader: each event is told once and in order.
 func TestWatchGoesOn(t *testing.T) {
 	a := newStoryteller(t, func(w http.ResponseWriter, n, from int) {
 		switch n {

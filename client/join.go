@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// JoinRequest is the body of POST /api/v1/cluster/join: the documented fields of ClusterJoinRequest, then muster's own for
-// members that serve the cluster (reference zlayer_join).
+// JoinRequest is the body of POST /api/v1/cluster/join: the documented fields of ClusterJoinRequest, then muster's own
+// for members that serve the cluster (reference zlayer_join).
 type JoinRequest struct {
 	Token         string            `json:"token"`
 	AdvertiseAddr string            `json:"advertise_addr"` // IP address or host name
@@ -77,10 +77,10 @@ const (
 	joinRounds  = 3
 )
 
-// Join asks the API addresses (host:port) of a cluster, one after the other, to admit a machine. trust must pin the authority
-// in the token. It blocks until one has answered. All attempts carry the same Idempotency-Key, so a lost answer never admits a
-// machine twice; calling Join again with the same token and secrets_pubkey gives the same identity. A refusal is an *Error;
-// if no address answers, the error is a *NoServerError with each cause.
+// Join asks the API addresses (host:port) of a cluster, one after the other, to admit a machine. trust must pin the
+// authority in the token. It blocks until one has answered. All attempts carry the same Idempotency-Key, so a lost
+// answer never admits a machine twice; calling Join again with the same token and secrets_pubkey gives the same
+// identity. A refusal is an *Error; if no address answers, the error is a *NoServerError with each cause.
 func Join(ctx context.Context, addrs []string, trust *tls.Config, r JoinRequest) (*JoinResponse, error) {
 	body, err := json.Marshal(r)
 	if err != nil {

@@ -44,9 +44,9 @@ func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
 		stale: true})
 }
 
-// RotateDEK makes a new generation of the data-encryption key and returns its number. It does not wait for the re-encryption;
-// Generations returns the progress. If maxAge is not nil, it also sets the age for automatic rotations, sent in whole seconds,
-// rounded up: 0 for never, otherwise at least an hour.
+// RotateDEK makes a new generation of the data-encryption key and returns its number. It does not wait for the
+// re-encryption; Generations returns the progress. If maxAge is not nil, it also sets the age for automatic rotations,
+// sent in whole seconds, rounded up: 0 for never, otherwise at least an hour.
 func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generation uint64, err error) {
 	r := request{method: "POST", path: "/api/v1/cluster/keys/rotate", repeat: alwaysKeyed}
 	if maxAge != nil {
@@ -58,8 +58,8 @@ func (c *Client) RotateDEK(ctx context.Context, maxAge *time.Duration) (generati
 	return made.Generation, err
 }
 
-// RotateJoinKeys makes new keys for join tokens. Older tokens remain valid during the grace, sent in whole seconds, rounded up,
-// at most 90 days; with 0 they end at once.
+// RotateJoinKeys makes new keys for join tokens. Older tokens remain valid during the grace, sent in whole seconds,
+// rounded up, at most 90 days; with 0 they end at once.
 func (c *Client) RotateJoinKeys(ctx context.Context, grace time.Duration) (JoinKeys, error) {
 	body := map[string]int64{"graceSeconds": seconds(grace)}
 	return enveloped[JoinKeys](ctx, c, request{method: "POST", path: "/api/v1/cluster/join-keys/rotate", body: body,

@@ -35,10 +35,10 @@ func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
 	return enveloped[Member](ctx, c, request{method: "GET", path: memberPath(nodeID, ""), repeat: always, stale: true})
 }
 
-// DrainMember takes work away from a member: its drain hooks run, the drain waits for its leases until the deadline, and it
-// hands leadership over. The deadline is sent in whole seconds, rounded up, at most an hour. With a deadline of 0 the call
-// blocks until the member is drained (give the context more than the default timeout); otherwise it returns at once. It returns
-// the state, DrainDraining or DrainDrained. Repeating a drain changes nothing.
+// DrainMember takes work away from a member: its drain hooks run, the drain waits for its leases until the deadline,
+// and it hands leadership over. The deadline is sent in whole seconds, rounded up, at most an hour. With a deadline of
+// 0 the call blocks until the member is drained (give the context more than the default timeout); otherwise it returns
+// at once. It returns the state, DrainDraining or DrainDrained. Repeating a drain changes nothing.
 func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.Duration) (state string, err error) {
 	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
 	result, err := enveloped[api.Drain](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body,
@@ -61,8 +61,9 @@ func (c *Client) PromoteMember(ctx context.Context, nodeID uint64) error {
 	return err
 }
 
-// RemoveMember removes a member for good: its identity is revoked and the keys change. It is refused (409) for the leader and,
-// unless forced, for a member that is not drained. It returns the number of valid join tokens that the new keys end.
+// RemoveMember removes a member for good: its identity is revoked and the keys change. It is refused (409) for the
+// leader and, unless forced, for a member that is not drained. It returns the number of valid join tokens that the new
+// keys end.
 func (c *Client) RemoveMember(ctx context.Context, nodeID uint64, force bool) (tokensEnded int, err error) {
 	r := request{
 		method: "DELETE",
@@ -87,8 +88,8 @@ const leases = "/api/v1/cluster/leases"
 // Lease records work that runs on a member; a drain waits for it.
 type Lease = api.Lease
 
-// PutLease grants a lease on a member, or renews it. ttl is sent in whole seconds, rounded up, at most a day. A new lease on a
-// draining member is refused (409).
+// PutLease grants a lease on a member, or renews it. ttl is sent in whole seconds, rounded up, at most a day. A new
+// lease on a draining member is refused (409).
 func (c *Client) PutLease(ctx context.Context, id string, nodeID uint64, kind string, ttl time.Duration) (Lease,
 	error) {
 	body := struct {

@@ -49,7 +49,8 @@ func (p *Peering) Addresses() (dialled, others []string) {
 	return p.Dials, others
 }
 
-// StreamStatus describes the stream of a peering. The names are members' names; a time is nil before the first such event.
+// StreamStatus describes the stream of a peering. The names are members' names; a time is nil before the first such
+// event.
 type StreamStatus struct {
 	ImportedServices []string   `json:"ImportedServices"`
 	ExportedServices []string   `json:"ExportedServices"`
@@ -71,8 +72,8 @@ type PeerMember = api.PeerMember
 type PeeringTokenRequest struct {
 	PeerName                string            `json:"PeerName"`
 	Meta                    map[string]string `json:"Meta,omitempty"`
-	ServerExternalAddresses []string          `json:"ServerExternalAddresses,omitempty"` // HOST:PORT that the other side is to dial
-	TokenTTL                string            `json:"TokenTTL,omitempty"`                // a Go duration; empty: without end
+	ServerExternalAddresses []string          `json:"ServerExternalAddresses,omitempty"` // HOST:PORT to dial
+	TokenTTL                string            `json:"TokenTTL,omitempty"`                // Go duration; empty: unlimited
 }
 
 // NewPeeringToken is a token, which works once, with warnings.
@@ -87,8 +88,8 @@ func (c *Client) PeeringToken(ctx context.Context, r PeeringTokenRequest) (NewPe
 		repeat: alwaysKeyed})
 }
 
-// EstablishPeering connects to the cluster that made the token, under this cluster's name for it. meta may be nil. It blocks
-// until that cluster has accepted the token; the peering is ACTIVE a moment later.
+// EstablishPeering connects to the cluster that made the token, under this cluster's name for it. meta may be nil. It
+// blocks until that cluster has accepted the token; the peering is ACTIVE a moment later.
 func (c *Client) EstablishPeering(ctx context.Context, name, token string, meta map[string]string) error {
 	body := struct {
 		PeerName     string
@@ -110,7 +111,8 @@ func (c *Client) Peering(ctx context.Context, name string) (Peering, error) {
 		stale: true})
 }
 
-// DeletePeering deletes a peering; the cluster removes its imported members in the background. An unknown name is no error.
+// DeletePeering deletes a peering; the cluster removes its imported members in the background. An unknown name is no
+// error.
 func (c *Client) DeletePeering(ctx context.Context, name string) error {
 	_, err := c.do(ctx, request{method: "DELETE", path: "/v1/peering/" + url.PathEscape(name), repeat: on503})
 	return err

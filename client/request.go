@@ -19,8 +19,8 @@ import (
 // maxAnswer bounds the body of an answer, in bytes.
 const maxAnswer = 64 << 20
 
-// repeat is when a request may be sent again. Each value includes the ones before it. A request that certainly reached no server
-// is always sent to the next address.
+// repeat is when a request may be sent again. Each value includes the ones before it. A request that certainly reached
+// no server is always sent to the next address.
 type repeat int
 
 const (
@@ -91,8 +91,8 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 	return c.Stale(c.report).untilAnswered(ctx, r)
 }
 
-// untilAnswered sends the request to one address after another until one answers, and again as r.repeat allows. It blocks at
-// most until the deadline of ctx; without one, for the Client's timeout.
+// untilAnswered sends the request to one address after another until one answers, and again as r.repeat allows. It
+// blocks at most until the deadline of ctx; without one, for the Client's timeout.
 func (c *Client) untilAnswered(ctx context.Context, r request) ([]byte, error) {
 	var body []byte
 	if r.body != nil {
@@ -189,8 +189,8 @@ func (r request) again(e *Error) bool {
 	return e.RetryAfter >= 0 || r.repeat > on503
 }
 
-// round asks each address at most once, beginning with the one that answered last. reached reports whether one of them accepted
-// a connection.
+// round asks each address at most once, beginning with the one that answered last. reached reports whether one of them
+// accepted a connection.
 func (c *Client) round(ctx context.Context, r request, body []byte, key string) (answer []byte, reached bool,
 	err error) {
 	var (
@@ -233,8 +233,9 @@ func (c *Client) round(ctx context.Context, r request, body []byte, key string) 
 	return nil, reached, &NoServerError{Tried: tried, Reading: r.method == http.MethodGet}
 }
 
-// send makes one HTTP request. After a failure, sent reports whether a connection was made, so that the request may have been
-// executed. left is the number of remaining addresses, including this one; a hanging address leaves time for them.
+// send makes one HTTP request. After a failure, sent reports whether a connection was made, so that the request may
+// have been executed. left is the number of remaining addresses, including this one; a hanging address leaves time for
+// them.
 func (c *Client) send(ctx context.Context, addr string, r request, body []byte, key string, left int) (answer []byte,
 	sent bool, err error) {
 	if deadline, ok := ctx.Deadline(); ok && r.repeat >= always && left > 1 {
@@ -292,8 +293,8 @@ func (c *Client) send(ctx context.Context, addr string, r request, body []byte, 
 	return answer, true, nil
 }
 
-// fairShare returns one address's share of a call's remaining time: enough for a member to report that it has no leader, but not
-// all.
+// fairShare returns one address's share of a call's remaining time: enough for a member to report that it has no
+// leader, but not all.
 func fairShare(remaining time.Duration, addresses int) time.Duration {
 	return max(remaining/time.Duration(addresses), min(answerTimeout, remaining*5/6))
 }

@@ -233,7 +233,8 @@ func TestPlainToTLS(t *testing.T) {
 	}
 }
 
-// TestStaleReads: the reads of a stale Client carry the parameter, what has none does not, and the age of an answer is told.
+// TestStaleReads: the reads of a stale Client carry the parameter, what has none does not, and the age of an answer is
+// told.
 func TestStaleReads(t *testing.T) {
 	m := newMember(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Muster-Known-Leader", "false")
@@ -280,7 +281,8 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
-// TestOrStale: the leader is lost between the look for one and the read. A replica answers then; with a leader none does.
+// TestOrStale: the leader is lost between the look for one and the read. A replica answers then; with a leader none
+// does.
 func TestOrStale(t *testing.T) {
 	ages := 0
 	for _, leader := range []bool{true, false} {

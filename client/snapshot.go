@@ -32,9 +32,9 @@ type SnapshotOptions struct {
 	Progress func(done, total int64)
 }
 
-// SaveSnapshot writes an archive of the whole state, a gzip'ed tar, to w and verifies its digest. It blocks until the archive is
-// complete or ctx ends; without a deadline of ctx, at most 10 minutes. Config.Timeout does not apply. After an error, discard the
-// bytes written to w.
+// SaveSnapshot writes an archive of the whole state, a gzip'ed tar, to w and verifies its digest. It blocks until the
+// archive is complete or ctx ends; without a deadline of ctx, at most 10 minutes. Config.Timeout does not apply. After
+// an error, discard the bytes written to w.
 func (c *Client) SaveSnapshot(ctx context.Context, w io.Writer, o SnapshotOptions) (size int64, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -68,8 +68,8 @@ func (c *Client) RestoreSnapshot(ctx context.Context, r io.Reader, size int64,
 	return resp.Header.Get("X-Muster-Restored"), nil
 }
 
-// stream makes a request with a body or answer of any length. It moves on to the next address only while no server can have
-// received the request, or the body is unread.
+// stream makes a request with a body or answer of any length. It moves on to the next address only while no server can
+// have received the request, or the body is unread.
 func (c *Client) stream(ctx context.Context, method, path string, query url.Values, body io.Reader,
 	size int64) (*http.Response, error) {
 	var tried []Attempt

@@ -17,8 +17,9 @@ type Age struct {
 	Known  bool          // it has known one since its start; otherwise Ago is 0
 }
 
-// Stale returns a Client for stale reads: the contacted member answers from its own replica, at once and even without a leader.
-// report, if not nil, is called with the age of each such answer. Reads without a stale form, and all changes, work as usual.
+// Stale returns a Client for stale reads: the contacted member answers from its own replica, at once and even without a
+// leader. report, if not nil, is called with the age of each such answer. Reads without a stale form, and all changes,
+// work as usual.
 func (c *Client) Stale(report func(Age)) *Client {
 	stale := c.alone(0)
 	stale.addrs, stale.stale, stale.report = c.addrs, true, report
@@ -26,8 +27,8 @@ func (c *Client) Stale(report func(Age)) *Client {
 	return stale
 }
 
-// OrStale returns a Client with linearisable reads while there is a leader. Without one, its reads become stale reads after two
-// seconds at most.
+// OrStale returns a Client with linearisable reads while there is a leader. Without one, its reads become stale reads
+// after two seconds at most.
 func (c *Client) OrStale(report func(Age)) *Client {
 	either := c.Stale(report)
 	either.stale, either.orStale = false, true

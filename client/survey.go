@@ -16,10 +16,10 @@ type Survey struct {
 	Silent   []Attempt // the others, with the reason; without a reason if Survey did not wait for them
 }
 
-// Survey asks all addresses concurrently for their status. It blocks until a member knows a leader, or all have answered, or half
-// a second has passed since the first answer. The next call of this Client begins with a member that knows a leader, or else with
-// one that answered. It needs no token. The error is a *NoServerError if no member answers before ctx ends or the Client's
-// timeout has passed, or the context's error after a cancellation.
+// Survey asks all addresses concurrently for their status. It blocks until a member knows a leader, or all have
+// answered, or half a second has passed since the first answer. The next call of this Client begins with a member that
+// knows a leader, or else with one that answered. It needs no token. The error is a *NoServerError if no member answers
+// before ctx ends or the Client's timeout has passed, or the context's error after a cancellation.
 func (c *Client) Survey(ctx context.Context) (Survey, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

@@ -12,8 +12,8 @@ const workloads = "/api/v1/workloads"
 // Workload is software that gets an identity from the members it runs on.
 type Workload = api.Workload
 
-// WorkloadRequest describes a workload: processes that match every given selector. At least one of User, Group and Unit is
-// required.
+// WorkloadRequest describes a workload: processes that match every given selector. At least one of User, Group and Unit
+// is required.
 type WorkloadRequest struct {
 	Path   string   `json:"path"`             // of its SPIFFE ID, such as /billing/api
 	NodeID uint64   `json:"nodeId,omitempty"` // the member that it runs on; 0: any

@@ -120,8 +120,8 @@ func harmless(rt *handlers.Route) (target, body string) {
 	return target, "{}"
 }
 
-// TestAccess walks over the table of routes and asks each as everybody who may come, directly and passed on by a member:
-// who may is never refused as somebody who may not, and the other way about.
+// TestAccess walks over the table of routes and asks each as everybody who may come, directly and passed on by a
+// member: who may is never refused as somebody who may not, and the other way about.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

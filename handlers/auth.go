@@ -223,8 +223,12 @@ func (s *Server) repeats(q *Request, key *store.APIKey) (bool, error) {
 	if !q.route.Enrolls || again == "" || len(again) > maxIdempotencyKey {
 		return false, nil
 	}
-	return s.Replica.Answered(q.Context(), store.Actor{Accessor: key.ID, IdempotencyKey: again, RequestHash: requestHash(q),
-		Attempt: s.attemptOf(q)})
+	return s.Replica.Answered(q.Context(), store.Actor{
+		Accessor:       key.ID,
+		IdempotencyKey: again,
+		RequestHash:    requestHash(q),
+		Attempt:        s.attemptOf(q),
+	})
 }
 
 // accessorOfMembers is the accessor of requests with the internal bearer.

@@ -105,8 +105,8 @@ type Changes interface {
 	ChangedAt(tables ...string) uint64
 }
 
-// Await blocks until one of the tables has changed after the revision, the wait is over or leadership changes. It returns an error
-// as soon as the caller's credential has ended.
+// Await blocks until one of the tables has changed after the revision, the wait is over or leadership changes. It
+// returns an error as soon as the caller's credential has ended.
 func (b *Blocking) Await(q *Request, after uint64, tables ...string) error {
 	changes, credentials := q.server.Replica, store.Since{Tables: []string{store.TableAPITokens, store.TableAPIKeys}}
 	until := b.until

@@ -200,8 +200,8 @@ func forwardedRoutes(s *sole.Member) (list []*handlers.Route) {
 	return list
 }
 
-// TestUnknownIsSaid walks over all routes that the leader answers and over what can happen on the way to it. An answer says
-// that something may have happened if and only if it may.
+// TestUnknownIsSaid walks over all routes that the leader answers and over what can happen on the way to it. An answer
+// says that something may have happened if and only if it may.
 func TestUnknownIsSaid(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
@@ -297,8 +297,8 @@ func mirrorFile(s *sole.Member) string {
 	return filepath.Join(s.Dir, "muster.db")
 }
 
-// TestRepeatedIsTheFirst: what was carried out before the leader was lost is answered as it would have been, whatever the
-// method.
+// TestRepeatedIsTheFirst: what was carried out before the leader was lost is answered as it would have been, whatever
+// the method.
 func TestRepeatedIsTheFirst(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
@@ -337,8 +337,8 @@ func TestRepeatedIsTheFirst(t *testing.T) {
 	}
 }
 
-// TestStaleRefusalsAreTheLeaders: a member whose mirror is behind asks the leader about a token that it does not know, also
-// for what it answers itself.
+// TestStaleRefusalsAreTheLeaders: a member whose mirror is behind asks the leader about a token that it does not know,
+// also for what it answers itself.
 func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

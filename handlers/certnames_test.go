@@ -84,8 +84,8 @@ type certificates struct {
 	TransportCert string `json:"transport_cert"`
 }
 
-// TestNamesInCertificates walks the ways to certificates over the API: the join in both formats, by HTTP alone, once more,
-// and repeated. Requests come from 192.0.2.1.
+// TestNamesInCertificates walks the ways to certificates over the API: the join in both formats, by HTTP alone, once
+// more, and repeated. Requests come from 192.0.2.1.
 func TestNamesInCertificates(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"muster", "zlayer"} {

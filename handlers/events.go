@@ -171,8 +171,8 @@ func (b bearer) endedBy(list []*store.Event) bool {
 	return false
 }
 
-// mayRead authorizes a reader: at the leader, or from the local mirror without a leader. A mirror older than the revision since,
-// which the reader has already seen, decides nothing: a missing row may be the end of the credential.
+// mayRead authorizes a reader: at the leader, or from the local mirror without a leader. A mirror older than the
+// revision since, which the reader has already seen, decides nothing: a missing row may be the end of the credential.
 func (s *Server) mayRead(rt *Route, o origin, q *Request, since uint64) (bearer, error) {
 	ctx, cancel := context.WithTimeout(q.Context(), learnPosition)
 	defer cancel()
@@ -245,7 +245,8 @@ func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who beare
 			return store.ErrNoLeader
 		}
 		return Fail(http.StatusBadRequest,
-			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d", e.from.Revision, s.Replica.KnownRevision()))
+			fmt.Sprintf("revision %d is in the future: the cluster is at revision %d",
+				e.from.Revision, s.Replica.KnownRevision()))
 	}
 	oldest, err := s.Events.Oldest(wait)
 	if err != nil && !errors.Is(err, store.ErrNoLeader) {

@@ -42,8 +42,8 @@ func TestPrometheusTargets(t *testing.T) {
 	}
 }
 
-// TestForeignMediaType: a client that names Elasticsearch's media type gets its envelope wherever nobody else serves the
-// path; others get that of the path, and so does that client where somebody serves it.
+// TestForeignMediaType: a client that names Elasticsearch's media type gets its envelope wherever nobody else serves
+// the path; others get that of the path, and so does that client where somebody serves it.
 func TestForeignMediaType(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

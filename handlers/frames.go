@@ -1,5 +1,5 @@
-//lint:file-ignore SA1019 net/http has an HTTP/2 server of its own, but gives nobody the connection after the TLS handshake,
-// where frames can be counted. This one does, and its maintainers still mend it.
+//lint:file-ignore SA1019 net/http's own HTTP/2 server does not expose the connection after the TLS handshake, where
+// frames are counted. This package does, and it is still maintained.
 
 package handlers
 
@@ -16,20 +16,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What a client of HTTP/2 sends besides requests and their bodies costs work and brings nobody anything. A connection may
-// send some of it, and more only slowly; one that goes on is ended with ENHANCE_YOUR_CALM (RFC 9113, section 7),
-// whoever has opened it.
+// HTTP/2 frames that are not part of requests or bodies cost work without use. A connection may send some at once, and
+// more only slowly; otherwise it is closed with ENHANCE_YOUR_CALM (RFC 9113, section 7), even that of a known caller.
 const (
 	idleFrames    = 200     // at once
-	idleFramesSec = 20      // a second for long: far above what clients send that cancel requests and ask for signs of life
-	costOfReset   = 2       // a request was begun for nothing; whoever ends it
-	longBlock     = 4 << 10 // of headers: longer ones count, as a frame for each perLongBlock bytes
+	idleFramesSec = 20      // a second: far more than clients send to cancel requests and to ping
+	costOfReset   = 2       // frames: the request has cost work, whoever resets it
+	longBlock     = 4 << 10 // of headers: a longer one counts as a frame for each perLongBlock bytes
 	perLongBlock  = 512
 	dataPerFrame  = 256     // DATA frames that are shorter and do not end a body are idle
-	sentPerWindow = 1 << 10 // a client may say so often that it has taken what it was sent
+	sentPerWindow = 1 << 10 // bytes sent for each WINDOW_UPDATE that is not idle
 )
 
-// serveHTTP2 has a server count frames on its connections.
+// serveHTTP2 makes a server count frames on its HTTP/2 connections.
 func serveHTTP2(srv *http.Server, refused func()) error {
 	h2 := &http2.Server{}
 	if err := http2.ConfigureServer(srv, h2); err != nil {
@@ -45,19 +44,19 @@ func serveHTTP2(srv *http.Server, refused func()) error {
 	return nil
 }
 
-// framesConn is a connection of HTTP/2 as the server uses it: it looks at the frames that pass.
+// framesConn is the server's end of an HTTP/2 connection; it inspects the frames of both directions.
 type framesConn struct {
 	*tls.Conn
 	refused func()
 
 	in, out frames
 	once    sync.Once
-	idle    *rate.Limiter // made with the first idle frame
-	taken   atomic.Int64  // bytes that were sent and whose window was not given back yet
-	calm    atomic.Bool   // the client has made this server end too many streams
+	idle    *rate.Limiter // created with the first idle frame
+	taken   atomic.Int64  // sent bytes without a WINDOW_UPDATE yet
+	calm    atomic.Bool   // the client has caused too many resets by this server
 }
 
-// Read reads and ends the connection when there are too many idle frames.
+// Read reads, and closes the connection after too many idle frames.
 func (c *framesConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n == 0 {
@@ -75,11 +74,11 @@ func (c *framesConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endsInOrder are the codes of streams that the server ends for another reason than an error of the client's: it does not
-// need the body, or there are too many streams at once, which a client may not know yet.
+// endsInOrder are the codes of server resets without a client error: the server does not need the body, or there are
+// too many concurrent streams, and the client may not know the limit yet.
 var endsInOrder = map[http2.ErrCode]bool{http2.ErrCodeNo: true, http2.ErrCodeRefusedStream: true}
 
-// Write writes. A stream that the server ends because of an error counts as if the client had reset it.
+// Write writes. A stream that the server resets because of an error counts as if the client had reset it.
 func (c *framesConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.taken.Add(int64(n))
@@ -92,7 +91,7 @@ func (c *framesConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// frameHead is what is looked at of a frame.
+// frameHead is the inspected part of a frame.
 type frameHead struct {
 	kind   http2.FrameType
 	flags  http2.Flags
@@ -100,12 +99,12 @@ type frameHead struct {
 	code   http2.ErrCode // of RST_STREAM
 }
 
-// frames finds the frames in bytes that come in pieces.
+// frames parses the frames of a byte stream that arrives in pieces.
 type frames struct {
-	preface int // bytes of it that have passed
+	preface int // received bytes of it
 	head    [headBytes + codeBytes]byte
 	have    int // bytes of head
-	rest    int // bytes of the frame that are still to come
+	rest    int // missing bytes of the frame
 }
 
 const (
@@ -113,7 +112,7 @@ const (
 	codeBytes = 4
 )
 
-// pass calls see for each frame that begins in p, until it returns false, and reports whether it did not.
+// pass calls see for each frame that begins in p, until see returns false; it reports whether see always returned true.
 func (x *frames) pass(p []byte, see func(*frameHead) bool) bool {
 	for len(p) > 0 {
 		if x.rest > 0 {
@@ -150,7 +149,7 @@ func (x *frames) pass(p []byte, see func(*frameHead) bool) bool {
 	return true
 }
 
-// idleness is as how many idle frames a frame counts that was read.
+// idleness returns the number of idle frames that a received frame counts as.
 func (c *framesConn) idleness(f *frameHead) int {
 	switch f.kind {
 	case http2.FrameHeaders:
@@ -175,7 +174,7 @@ func (c *framesConn) idleness(f *frameHead) int {
 	return 1
 }
 
-// may counts idle frames and reports whether there may be so many.
+// may counts idle frames and reports whether they are within the limit.
 func (c *framesConn) may(idle int) bool {
 	if idle == 0 {
 		return true

@@ -12,8 +12,8 @@ import (
 	"muster/store"
 )
 
-// The fuzz targets of this package are the decoders that meet the bytes of callers. None panics, each is done in a moment,
-// and what is refused is refused with a text and a status of its own.
+// The fuzz targets of this package are the decoders that meet the bytes of callers. None panics, each is done in a
+// moment, and what is refused is refused with a text and a status of its own.
 
 // refusedWell fails unless an error is one that a caller may see.
 func refusedWell(t *testing.T, err error) {

@@ -27,7 +27,8 @@ func somePath(rt *handlers.Route) string {
 	return variable.ReplaceAllString(rt.Path, "1")
 }
 
-// TestHead walks every route of GET: HEAD has the same status and headers and no body, where no original says otherwise.
+// TestHead walks every route of GET: HEAD has the same status and headers and no body, where no original says
+// otherwise.
 func TestHead(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
@@ -92,7 +93,8 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// TestSlash walks every route of every family: a slash behind the path changes nothing, where no original says otherwise.
+// TestSlash walks every route of every family: a slash behind the path changes nothing, where no original says
+// otherwise.
 func TestSlash(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

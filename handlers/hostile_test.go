@@ -353,8 +353,8 @@ func TestStreamEndsWithCredential(t *testing.T) {
 	}
 }
 
-// A mirror that is behind what a reader has been told of does not say that the reader's credential is good: what it lacks may be
-// the end of that credential.
+// A mirror that is behind what a reader has been told of does not say that the reader's credential is good: what it
+// lacks may be the end of that credential.
 func TestMirrorBehindItsReader(t *testing.T) {
 	t.Parallel()
 	var deposed atomic.Bool

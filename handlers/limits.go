@@ -184,8 +184,8 @@ type shares struct {
 
 func newShares(all, each int) *shares { return &shares{all: all, each: each, m: map[string]int{}} }
 
-// take takes one place for an identity and returns the function that frees it; nil when the identity has its share or all places
-// are taken.
+// take takes one place for an identity and returns the function that frees it; nil when the identity has its share or
+// all places are taken.
 func (x *shares) take(identity string) (giveBack func()) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -137,8 +137,8 @@ func TestOpenAPIDescribesTheSettings(t *testing.T) {
 	}
 }
 
-// TestOpenAPIDescribesTheFields: each field of the wire types of our own endpoints is described, and what is described is
-// served.
+// TestOpenAPIDescribesTheFields: each field of the wire types of our own endpoints is described, and what is described
+// is served.
 func TestOpenAPIDescribesTheFields(t *testing.T) {
 	t.Parallel()
 	doc := description(t)

@@ -21,8 +21,8 @@ import (
 //  2. headers: net/http reads them under a deadline and a limit of size; too many fields and browsers of other origins
 //     end here (guard)
 //  3. route: the router has chosen it (router)
-//  4. authentication and failure limit: a caller without a valid credential is a stranger and needs a place in the room of
-//     its address (guard); strangers get only checks that are linear in cheapBytes (dispatch)
+//  4. authentication and failure limit: a caller without a valid credential is a stranger and needs a place in the room
+//     of its address (guard); strangers get only checks that are linear in cheapBytes (dispatch)
 //  5. body under a deadline (dispatch)
 //  6. slot: at most Limits.Requests are at work (dispatch); blocking queries and streams have their own
 //  7. checks of the arguments, and authentication again, at the deciding member: the leader (handle)
@@ -131,7 +131,8 @@ func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 // finish ends a request, including one that panicked.
 func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http.Request, begin time.Time) {
 	if p := recover(); p != nil {
-		s.quiet.Log(slog.LevelError, "panic", "method", r.Method, "path", pathOf(r), "panic", p, "stack", string(debug.Stack()))
+		s.quiet.Log(slog.LevelError, "panic", "method", r.Method, "path", pathOf(r), "panic", p,
+			"stack", string(debug.Stack()))
 		if !rec.wrote {
 			fam.Fail(rec, http.StatusInternalServerError, 0, "internal error")
 		}
@@ -338,8 +339,8 @@ func (rt *Route) checks(q *Request) error {
 	return nil
 }
 
-// deadlines replaces the listener's read and write deadlines, which suit immediate answers, by those of the route. A stranger's
-// are shorter, because it holds a place of its address until its answer is written.
+// deadlines replaces the listener's read and write deadlines, which suit immediate answers, by those of the route. A
+// stranger's are shorter, because it holds a place of its address until its answer is written.
 func (q *Request) deadlines(rt *Route, within time.Duration) {
 	control := http.NewResponseController(q.W)
 	switch {

@@ -191,8 +191,8 @@ func TestWritingHoldsNoSlot(t *testing.T) {
 	<-done
 }
 
-// TestAbandonedRequestsAreNoFailures: a caller that disconnects, at whatever step of its request, leaves no error in the
-// log and no 5xx in the metrics.
+// TestAbandonedRequestsAreNoFailures: a caller that disconnects, at whatever step of its request, leaves no error in
+// the log and no 5xx in the metrics.
 func TestAbandonedRequestsAreNoFailures(t *testing.T) {
 	t.Parallel()
 	var log logLines

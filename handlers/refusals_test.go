@@ -46,8 +46,8 @@ func TestRefusalsAreCountedTogether(t *testing.T) {
 	}
 }
 
-// TestRefusalsOfLong: forty addresses that try all they can for ten hours leave a few thousand rows, and one address that
-// repeats one attempt leaves a row an hour.
+// TestRefusalsOfLong: forty addresses that try all they can for ten hours leave a few thousand rows, and one address
+// that repeats one attempt leaves a row an hour.
 func TestRefusalsOfLong(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)

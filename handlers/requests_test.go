@@ -52,8 +52,8 @@ func hostileRequests(t *testing.T, cluster string) map[string]x509.CertificateRe
 	return list
 }
 
-// TestRequestsNameNobody: of a certificate request only its key counts, whatever it asks for, when a machine joins in either
-// format and when it joins again.
+// TestRequestsNameNobody: of a certificate request only its key counts, whatever it asks for, when a machine joins in
+// either format and when it joins again.
 func TestRequestsNameNobody(t *testing.T) {
 	s := sole.New(t)
 	port := 7300

@@ -31,7 +31,8 @@ func object(fields ...any) string {
 	return string(handlers.MustJSON(m))
 }
 
-// tooLongRequests finds for every column of store.Sizes the requests that fill it; nil for those that no request can fill.
+// tooLongRequests finds for every column of store.Sizes the requests that fill it; nil for those that no request can
+// fill.
 func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 	w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{"maxUses":1000}`)
 	var made struct{ Result struct{ Token string } }
@@ -128,14 +129,15 @@ func authority(s *sole.Member) []byte {
 	return ca.Cert.Raw
 }
 
-// notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener, other
-// clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them all.
+// notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener,
+// other clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them
+// all.
 var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.zone", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
 	"api_keys.owner_name", "backups.", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
 	"peer_members.", "peer_bundles.", "workloads.created_by", "peering_tombstones.", "idempotency.sealed", "audit."}
 
-// TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names the
-// field and the rule, in the family's envelope, and changes nothing.
+// TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names
+// the field and the rule, in the family's envelope, and changes nothing.
 func TestTooLongForTheTable(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

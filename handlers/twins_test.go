@@ -30,8 +30,8 @@ func fieldsOnTheWire(t reflect.Type) (list []string) {
 	return list
 }
 
-// TestTwins: where the client cannot share a type with those who answer, because that type is no mere wire type, both have
-// the same fields.
+// TestTwins: where the client cannot share a type with those who answer, because that type is no mere wire type, both
+// have the same fields.
 func TestTwins(t *testing.T) {
 	for _, twin := range []struct{ served, read any }{
 		{autopilot.State{}, client.Autopilot{}},

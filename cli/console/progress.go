@@ -43,8 +43,8 @@ func (p *Line) End() {
 	}
 }
 
-// While calls f and blocks until it returns. On a terminal it shows the activity and its duration after the first second;
-// elsewhere it writes nothing.
+// While calls f and blocks until it returns. On a terminal it shows the activity and its duration after the first
+// second; elsewhere it writes nothing.
 func While(w io.Writer, what string, f func() error) error {
 	if !Terminal(w) {
 		return f()

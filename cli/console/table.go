@@ -37,8 +37,8 @@ func Table(w io.Writer, header []string, rows [][]any) error {
 	return out.Flush()
 }
 
-// Cell formats one value for a table: "-" for an absent value, yes and no, times in UTC. It escapes characters that would move
-// the terminal's cursor.
+// Cell formats one value for a table: "-" for an absent value, yes and no, times in UTC. It escapes characters that
+// would move the terminal's cursor.
 func Cell(value any) string {
 	text := ""
 	switch v := value.(type) {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Confirm asks before an irreversible step, and blocks for the answer. Without a terminal it returns an error that asks for --yes.
+// Confirm asks before an irreversible step, and blocks for the answer. Without a terminal it returns an error that asks
+// for --yes.
 func Confirm(stdin io.Reader, stderr io.Writer, question string) error {
 	if !Terminal(stdin) {
 		return fmt.Errorf("%s\nThere is no terminal to ask: give --yes", question)
@@ -35,8 +36,8 @@ func Terminal(stream any) bool {
 	return err == nil
 }
 
-// Transfer returns a function that shows the progress of a transfer, in bytes: one rewritten line on a terminal, occasional lines
-// elsewhere.
+// Transfer returns a function that shows the progress of a transfer, in bytes: one rewritten line on a terminal,
+// occasional lines elsewhere.
 func Transfer(stderr io.Writer, verb string) func(done, total int64) {
 	var last time.Time
 	live := Terminal(stderr)

@@ -1,4 +1,5 @@
-// Package devdir manages the directory of a "muster dev": one process holds it at a time, and its cluster keeps its ports.
+// Package devdir manages the directory of a "muster dev": one process holds it at a time, and its cluster keeps its
+// ports.
 package devdir
 
 import (
@@ -22,8 +23,8 @@ const (
 
 const clusters = 20 // bound of the search for free ports: clusters of "muster dev" on one machine
 
-// Lock locks the directory of a "muster dev" for this process, until the file is closed. It does not block: it fails when another
-// process holds the directory, or when one of its members runs already.
+// Lock locks the directory of a "muster dev" for this process, until the file is closed. It does not block: it fails
+// when another process holds the directory, or when one of its members runs already.
 func Lock(data string, nodes int) (*os.File, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("%s cannot be made: %w", data, err)
@@ -93,8 +94,8 @@ func flock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
-// Ports returns the default ports of a cluster: its former ones, or the first free ones. dir is the directory of its first
-// member.
+// Ports returns the default ports of a cluster: its former ones, or the first free ones. dir is the directory of its
+// first member.
 func Ports(dir string, nodes int) (api, raft int, err error) {
 	if api, raft, err = kept(dir); err != nil || api != 0 {
 		return api, raft, err
@@ -106,7 +107,8 @@ func Ports(dir string, nodes int) (api, raft int, err error) {
 			return api, raft, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("no ports for %d members are free from %d and %d on: give ports with --api-port and --raft-port",
+	return 0, 0, fmt.Errorf(
+		"no ports for %d members are free from %d and %d on: give ports with --api-port and --raft-port",
 		nodes, APIPort, RaftPort)
 }
 

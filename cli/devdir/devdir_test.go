@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestDevLock: a second "muster dev" on the same data is refused before it starts anything, also for a member that was started
-// by hand.
+// TestDevLock: a second "muster dev" on the same data is refused before it starts anything, also for a member that was
+// started by hand.
 func TestDevLock(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	first, err := Lock(data, 3)

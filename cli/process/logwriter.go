@@ -13,8 +13,8 @@ const (
 	logFlush = time.Second // for waiting lines at the end
 )
 
-// LogWriter writes lines to a descriptor with an unreliable reader: a journal that restarts, a closed pipe, a stopped terminal.
-// Write never blocks and never fails; lines that cannot be written are lost and counted.
+// LogWriter writes lines to a descriptor with an unreliable reader: a journal that restarts, a closed pipe, a stopped
+// terminal. Write never blocks and never fails; lines that cannot be written are lost and counted.
 type LogWriter struct {
 	out  io.Writer
 	lost atomic.Uint64

@@ -1,5 +1,5 @@
-// Package process connects a member's process to its machine: a log that never blocks, signals, and notifications for the
-// service manager. It knows nothing of members.
+// Package process connects a member's process to its machine: a log that never blocks, signals, and notifications for
+// the service manager. It knows nothing of members.
 package process
 
 import (
@@ -39,8 +39,9 @@ type Service struct {
 var meaningless = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF,
 	syscall.SIGIO, syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU}
 
-// NewService catches the signals that would end the process. From then on a log line never blocks. SIGPIPE is caught, not
-// ignored, so that hooks start with the default; so is SIGXFSZ, so that a write beyond the file size limit fails with an error.
+// NewService catches the signals that would end the process. From then on a log line never blocks. SIGPIPE is caught,
+// not ignored, so that hooks start with the default; so is SIGXFSZ, so that a write beyond the file size limit fails
+// with an error.
 func NewService(stderr io.Writer) *Service {
 	s := &Service{
 		lines:   NewLogWriter(stderr),
@@ -72,8 +73,8 @@ func (s *Service) Logs(l *slog.Logger) {
 	s.lines.tell(func(lost uint64) { l.Warn("log lines were lost: their reader was gone or too slow", "lines", lost) })
 }
 
-// Close sends the waiting notifications. The signals stay caught: the process is about to end, and its last log lines must not
-// kill it.
+// Close sends the waiting notifications. The signals stay caught: the process is about to end, and its last log lines
+// must not kill it.
 func (s *Service) Close() {
 	close(s.notices)
 	select {
@@ -100,8 +101,8 @@ func (s *Service) Notify(text string) {
 	}
 }
 
-// Run reports readiness and status to the service manager, feeds its watchdog while alive returns true, and calls reload on
-// SIGHUP. It blocks until ctx ends.
+// Run reports readiness and status to the service manager, feeds its watchdog while alive returns true, and calls
+// reload on SIGHUP. It blocks until ctx ends.
 func (s *Service) Run(ctx context.Context, reload func() error, status func() string, alive func() bool) {
 	last := status()
 	s.Notify(daemon.SdNotifyReady + "\nSTATUS=" + last)

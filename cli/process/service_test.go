@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// TestServiceWatchdog: the watchdog is kept quiet for as long as the member is alive and no longer, and a reload that fails
-// is a reload all the same.
+// TestServiceWatchdog: the watchdog is kept quiet for as long as the member is alive and no longer, and a reload that
+// fails is a reload all the same.
 func TestServiceWatchdog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

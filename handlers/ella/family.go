@@ -44,7 +44,8 @@ type Cluster interface {
 	CannotStore(nodeID uint64) string  // why a member cannot write to its disk, from the leader's last round
 	DownSince(nodeID uint64) time.Time // last contact with a member that is down; otherwise zero
 	DiskLow(nodeID uint64) bool        // a member reports that its disk is nearly full, from the leader's probes
-	// Remembered returns the members and voters of this member's replica, for use without a leader: their health is unknown.
+	// Remembered returns the members and voters of this member's replica, for use without a leader: their health is
+	// unknown.
 	Remembered(ctx context.Context) (autopilot.State, error)
 }
 

@@ -230,7 +230,8 @@ func TestLoginForged(t *testing.T) {
 	}
 }
 
-// TestLoginUserinfo: claims that a provider tells at its userinfo endpoint alone count as well; those of somebody else do not.
+// TestLoginUserinfo: claims that a provider tells at its userinfo endpoint alone count as well; those of somebody else
+// do not.
 func TestLoginUserinfo(t *testing.T) {
 	s, p := signedIn(t, nil)
 	p.Approve()
@@ -275,8 +276,8 @@ func TestLoginUserinfo(t *testing.T) {
 	}
 }
 
-// TestLoginHostile: a provider that has gone wrong cannot send the member, or a browser, where it likes; nobody signs in, and
-// tokens work.
+// TestLoginHostile: a provider that has gone wrong cannot send the member, or a browser, where it likes; nobody signs
+// in, and tokens work.
 func TestLoginHostile(t *testing.T) {
 	asked := make(chan string, 100)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
@@ -343,8 +344,8 @@ func TestLoginHostile(t *testing.T) {
 	}
 }
 
-// TestLoginProvider: a new key of the provider is found; a provider that is away keeps nobody out who is in; a client with a
-// secret shows it; settings that make no sense are refused.
+// TestLoginProvider: a new key of the provider is found; a provider that is away keeps nobody out who is in; a client
+// with a secret shows it; settings that make no sense are refused.
 func TestLoginProvider(t *testing.T) {
 	s, p := signedIn(t, map[string]any{"groups": "ops"})
 	login := func() (string, int) {

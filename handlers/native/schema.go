@@ -20,8 +20,8 @@ func (s *service) getSchema(q *handlers.Request) error {
 	return q.Result(http.StatusOK, state)
 }
 
-// confirmed returns the consistency for answers from the leader's loops: AsLeader after its leadership was confirmed, or Stale
-// if the query asks for it.
+// confirmed returns the consistency for answers from the leader's loops: AsLeader after its leadership was confirmed,
+// or Stale if the query asks for it.
 func (s *service) confirmed(q *handlers.Request) (store.Consistency, error) {
 	if q.Stale {
 		return store.Stale, nil

@@ -73,7 +73,8 @@ func (s *service) getAutopilot(q *handlers.Request) error {
 }
 
 // putAutopilot replaces the settings that this family knows. An absent field becomes zero, or the default where zero is
-// not valid; an absent DisableUpgradeMigration changes nothing, for zero would begin to move votes. With `cas` it does so only if ModifyIndex still has that value.
+// not valid; an absent DisableUpgradeMigration changes nothing, for zero would begin to move votes. With `cas` it does
+// so only if ModifyIndex still has that value.
 func (s *service) putAutopilot(q *handlers.Request) error {
 	in, err := parseAutopilot(q.Content)
 	if err != nil {

@@ -33,7 +33,8 @@ func archiveOfZeros(t *testing.T, size int64) []byte {
 	return b.Bytes()
 }
 
-// A restore is bounded by the setting and by the room on the disk, one runs at a time, and what is refused changes nothing.
+// A restore is bounded by the setting and by the room on the disk, one runs at a time, and what is refused changes
+// nothing.
 func TestRestoreLimits(t *testing.T) {
 	room := func() int64 { return 1 << 40 }
 	s := sole.New(t, func(c *sole.Config) {

@@ -156,8 +156,8 @@ func (s *service) raftMembers(q *handlers.Request, datacenter string) ([]agentMe
 	return list, &list[self], nil
 }
 
-// serfStatus is how a member is, in this family's words: alive, left or failed. Where this member does not lead it asks the
-// member itself.
+// serfStatus is how a member is, in this family's words: alive, left or failed. Where this member does not lead it asks
+// the member itself.
 func (s *service) serfStatus(q *handlers.Request, m *store.Member) string {
 	status := s.Cluster.Alive(m.NodeID)
 	if status == autopilot.StatusUnknown {

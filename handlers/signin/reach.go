@@ -18,8 +18,8 @@ import (
 	"muster/internal/addr"
 )
 
-// What a provider says of itself names addresses that this member asks, and one that browsers are sent to. A provider that
-// went wrong must not turn the member against its neighbours, nor the page against the person.
+// What a provider says of itself names addresses that this member asks, and one that browsers are sent to. A provider
+// that went wrong must not turn the member against its neighbours, nor the page against the person.
 
 // anywhere allows what a setting may name at all.
 var anywhere = addr.DialPolicy{Any: true, Loopback: true}

@@ -1,6 +1,6 @@
 // Package signin asks an OpenID provider who somebody is: authorization code with PKCE, device flow, and ID tokens that
-// a caller brings (OpenID Connect Core 1.0; RFC 7636; RFC 8628). It stores nothing and decides nothing: what a person may
-// do, and the token that says so, are the caller's.
+// a caller brings (OpenID Connect Core 1.0; RFC 7636; RFC 8628). It stores nothing and decides nothing: what a person
+// may do, and the token that says so, are the caller's.
 //
 // Whoever asks has shown no credential yet. So what goes out to the provider is few, small and short, and what the
 // provider has said of itself is remembered.
@@ -84,8 +84,8 @@ type discovered struct {
 	about    metadata
 }
 
-// New returns a client. now is the clock by which tokens end; log hears why a provider cannot be used, which strangers are
-// not told.
+// New returns a client. now is the clock by which tokens end; log hears why a provider cannot be used, which strangers
+// are not told.
 //
 // dials says where a provider may be. Proxies of the environment are the machine's own, and may be on loopback.
 func New(now func() time.Time, log *slog.Logger, dials addr.DialPolicy) *Client {
@@ -132,8 +132,8 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// discover returns what the provider says of itself, which is remembered, as is that it did not answer. One request at a
-// time asks; nobody waits behind it.
+// discover returns what the provider says of itself, which is remembered, as is that it did not answer. One request at
+// a time asks; nobody waits behind it.
 func (c *Client) discover(ctx context.Context, p Provider) (*discovered, error) {
 	last := c.found.Load()
 	if last != nil && last.issuer != p.Issuer {
@@ -271,8 +271,8 @@ func (c *Client) exchange(ctx context.Context, p Provider, nonce string,
 	return who, c.complete(ctx, found, token, &who)
 }
 
-// complete adds what the provider tells at its userinfo endpoint alone: most claims (OpenID Connect Core 1.0, section 5.4).
-// What the ID token says stays. A provider that has no such endpoint, or refuses, has told all.
+// complete adds what the provider tells at its userinfo endpoint alone: most claims (OpenID Connect Core 1.0, section
+// 5.4). What the ID token says stays. A provider that has no such endpoint, or refuses, has told all.
 func (c *Client) complete(ctx context.Context, found *discovered, token *oauth2.Token, who *Person) error {
 	if found.provider.UserInfoEndpoint() == "" || token.AccessToken == "" {
 		return nil
@@ -354,7 +354,8 @@ func (n *noting) VerifySignature(ctx context.Context, raw string) (payload []byt
 
 // away reports whether the provider's keys could not be had, which the library says in words as well.
 func (n *noting) away() bool {
-	return n.err != nil && (errors.Is(n.err, context.DeadlineExceeded) || strings.HasPrefix(n.err.Error(), "fetching keys "))
+	return n.err != nil &&
+		(errors.Is(n.err, context.DeadlineExceeded) || strings.HasPrefix(n.err.Error(), "fetching keys "))
 }
 
 // told sorts what went wrong with the provider.

@@ -28,8 +28,8 @@ func talking(ip string) *endless {
 }
 
 // However many connections an address has, and however small or large what they send, what is read of it is bounded. A
-// newcomer at the same address gets its first request through in the meantime, one at another at once, and who has shown
-// a credential waits for nobody.
+// newcomer at the same address gets its first request through in the meantime, one at another at once, and who has
+// shown a credential waits for nobody.
 func TestPace(t *testing.T) {
 	const perSecond = 100_000
 	for _, size := range []int{1, 17, 300, 16 << 10} {

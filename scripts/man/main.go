@@ -1,5 +1,5 @@
-// Command man writes muster's manual pages, one for each command, from the commands themselves. It is a program of its own:
-// what turns Markdown into roff is not linked into muster.
+// Command man writes muster's manual pages, one for each command, from the commands themselves. It is a program of its
+// own: what turns Markdown into roff is not linked into muster.
 //
 //	go run ./scripts/man DIRECTORY
 package main

@@ -1,6 +1,6 @@
-// Command notice writes NOTICE: the licences of everything that is linked into muster. It asks go list for the modules and reads
-// their licences from the module cache; those of the C libraries come from their Debian packages and from dqlite's source.
-// It writes the same list as a bill of materials, too.
+// Command notice writes NOTICE: the licences of everything that is linked into muster. It asks go list for the modules
+// and reads their licences from the module cache; those of the C libraries come from their Debian packages and from
+// dqlite's source. It writes the same list as a bill of materials, too.
 //
 //	go run ./scripts/notice NOTICE
 //	go run ./scripts/notice -sbom VERSION FILE
@@ -76,7 +76,8 @@ func linked() ([]part, error) {
 
 // modules lists the Go modules of which packages are linked.
 func modules() (parts []part, err error) {
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}", "muster")
+	cmd := exec.Command("go", "list", "-deps", "-f",
+		"{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}", "muster")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A bill of materials in the JSON of CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/). It has no serial number and no
-// time: the same source gives the same bytes.
+// A bill of materials in the JSON of CycloneDX 1.6 (https://cyclonedx.org/docs/1.6/json/). It has no serial number and
+// no time: the same source gives the same bytes.
 
 type bill struct {
 	Format      string      `json:"bomFormat"`

@@ -22,8 +22,8 @@ func nomadAPI(t *testing.T, c *cluster, addr, token string) *nomad.Client {
 	return client
 }
 
-// The neighbours of the Raft operator API that an operator and the official command line touch, with the official client,
-// on every member alike.
+// The neighbours of the Raft operator API that an operator and the official command line touch, with the official
+// client, on every member alike.
 func TestNomadNeighbours(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3)

@@ -18,7 +18,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// provider runs a real OpenID provider, testdata/servers/op, with the cluster as its client, and makes people sign in there.
+// provider runs a real OpenID provider, testdata/servers/op, with the cluster as its client, and makes people sign in
+// there.
 func provider(t *testing.T, c *cluster) (issuer string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "op")
@@ -152,7 +153,8 @@ func is(t *testing.T, c *cluster, token string, err error) {
 	}
 }
 
-// arrives waits until a JavaScript expression is true on the page that the browser is on its way to; meanwhile there may be none.
+// arrives waits until a JavaScript expression is true on the page that the browser is on its way to; meanwhile there
+// may be none.
 func (b *browser) arrives(js string) {
 	b.t.Helper()
 	for end := time.Now().Add(40 * time.Second); ; time.Sleep(50 * time.Millisecond) {

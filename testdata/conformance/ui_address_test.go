@@ -8,8 +8,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// What is shown stands in the address: it is there again after a reload, Back closes a dialog, and the page says what does
-// not exist.
+// What is shown stands in the address: it is there again after a reload, Back closes a dialog, and the page says what
+// does not exist.
 func testUIAddress(t *testing.T, c *cluster, b *browser) {
 	page := c.addrs[2] + "/ui/"
 	b.open(page + "#/members")

@@ -1,5 +1,5 @@
-// Command identity is an example of software with an identity: a server and a client that talk to each other with nothing
-// but the address of the Workload API's socket, which SPIFFE_ENDPOINT_SOCKET has.
+// Command identity is an example of software with an identity: a server and a client that talk to each other with
+// nothing but the address of the Workload API's socket, which SPIFFE_ENDPOINT_SOCKET has.
 //
 //	identity serve 127.0.0.1:8443
 //	identity dial 127.0.0.1:8443

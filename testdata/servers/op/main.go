@@ -1,10 +1,11 @@
-// Command op is a real OpenID provider for tests: the one that the library of Zitadel makes, with its pages for people, its
-// device flow and its storage in memory. The claims of a person are at its userinfo endpoint and not in ID tokens, as
-// OpenID Connect Core 1.0, section 5.4, has it; the claim groups takes the scope of that name.
+// Command op is a real OpenID provider for tests: the one that the library of Zitadel makes, with its pages for people,
+// its device flow and its storage in memory. The claims of a person are at its userinfo endpoint and not in ID tokens,
+// as OpenID Connect Core 1.0, section 5.4, has it; the claim groups takes the scope of that name.
 //
 //	op CLIENT REDIRECT…    listens on a free port of loopback and prints its issuer
 //
-// The person ada has the password "lovelace" and is in the groups dev and ops; eve has the password "dropper" and is in none.
+// The person ada has the password "lovelace" and is in the groups dev and ops; eve has the password "dropper" and is in
+// none.
 package main
 
 import (
