@@ -336,7 +336,7 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		f.Name = node.HostName()
 	}
 	if err := env.confirm(yes,
-		"found cluster %s anew in %s from revision %d, made %s? Its old members must never be started again",
+		"found cluster %s again in %s from revision %d, made %s? Its old members must never be started again",
 		b.Meta.ClusterID, f.data, b.Meta.Index, b.Meta.CreatedAt.Format(time.RFC3339)); err != nil {
 		return err
 	}

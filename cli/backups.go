@@ -158,7 +158,7 @@ func (e *environment) backupResult(b client.Backup) error {
 	case b.State == "good":
 		e.say("backup %s is good: %s on node %d, %s", b.ID, backupPath(b), b.NodeID, console.Bytes(b.Bytes))
 	default:
-		e.say("backup %s is under way", b.ID)
+		e.say("backup %s is running", b.ID)
 	}
 	return nil
 }
