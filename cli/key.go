@@ -29,11 +29,7 @@ func newKeyListCommand(env *environment) *cobra.Command {
 		Short: "List the generations of the data-encryption key, never the keys",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.reader(cmd.Context())
-			if err != nil {
-				return err
-			}
-			generations, err := c.Generations(cmd.Context())
+			generations, err := env.generations(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -80,11 +76,7 @@ func newKeyStatusCommand(env *environment) *cobra.Command {
 		Short: "Show the newest generation and the progress of re-encryption",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := env.reader(cmd.Context())
-			if err != nil {
-				return err
-			}
-			generations, err := c.Generations(cmd.Context())
+			generations, err := env.generations(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -194,6 +186,15 @@ func (e *environment) waitReencrypted(ctx context.Context, c *client.Client, gen
 			return s, ctx.Err()
 		}
 	}
+}
+
+// generations reads the generations, with or without a leader.
+func (e *environment) generations(ctx context.Context) ([]client.Generation, error) {
+	c, err := e.reader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Generations(ctx)
 }
 
 // someGenerations reads the generations with a single short request.

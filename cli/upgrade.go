@@ -34,35 +34,37 @@ func toFlag(cmd *cobra.Command, to *string) *cobra.Command {
 }
 
 func newUpgradeStatusCommand(env *environment) *cobra.Command {
-	var to string
-	return staleFlag(toFlag(&cobra.Command{
-		Use:   "status",
-		Short: "Show which version and schema each member has, and whether the upgrade is done",
-		Args:  exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			up, err := env.upgrade(cmd.Context(), to)
-			if err != nil {
-				return err
-			}
-			if env.output == "json" {
-				return env.json(up)
-			}
-			env.say("%s", up.Summary)
-			header := []string{"ID", "NAME", "VERSION", "SCHEMA", "ROLE", "LEADER", "ZONE", "STATUS", "STATE"}
-			return list(env, up.Members, header,
+	return newUpgradeView(env, "status", "Show which version and schema each member has, and whether the upgrade is done",
+		func(up client.Upgrade) error {
+			return list(env, up.Members,
+				[]string{"ID", "NAME", "VERSION", "SCHEMA", "ROLE", "LEADER", "ZONE", "STATUS", "STATE"},
 				func(m client.UpgradeMember) []any {
 					return []any{m.NodeID, m.Name, m.Version, m.MaxSchema, cmp.Or(m.Role, "member"), m.IsLeader, m.Zone,
 						statusSince(m.NodeStatus, m.DownSince), m.State}
 				})
-		},
-	}, &to), env)
+		})
 }
 
 func newUpgradePlanCommand(env *environment) *cobra.Command {
+	return newUpgradeView(env, "plan", "Show the order of restarts, and the reasons to wait",
+		func(up client.Upgrade) error {
+			for _, why := range up.Wait {
+				env.say("not now: %s", console.Printable(why))
+			}
+			left := slices.DeleteFunc(up.Members, func(m client.UpgradeMember) bool { return m.State == "upgraded" })
+			return list(env, left, []string{"ID", "NAME", "ROLE", "ZONE", "VERSION", "STATE", "NOTE"},
+				func(m client.UpgradeMember) []any {
+					return []any{m.NodeID, m.Name, cmp.Or(m.Role, "member"), m.Zone, m.Version, m.State, m.Note}
+				})
+		})
+}
+
+// newUpgradeView makes a command that reads the state of the upgrade and shows it, after its summary.
+func newUpgradeView(env *environment, use, short string, show func(client.Upgrade) error) *cobra.Command {
 	var to string
 	return staleFlag(toFlag(&cobra.Command{
-		Use:   "plan",
-		Short: "Show the order of restarts, and the reasons to wait",
+		Use:   use,
+		Short: short,
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			up, err := env.upgrade(cmd.Context(), to)
@@ -73,14 +75,7 @@ func newUpgradePlanCommand(env *environment) *cobra.Command {
 				return env.json(up)
 			}
 			env.say("%s", up.Summary)
-			for _, why := range up.Wait {
-				env.say("not now: %s", console.Printable(why))
-			}
-			up.Members = slices.DeleteFunc(up.Members, func(m client.UpgradeMember) bool { return m.State == "upgraded" })
-			return list(env, up.Members, []string{"ID", "NAME", "ROLE", "ZONE", "VERSION", "STATE", "NOTE"},
-				func(m client.UpgradeMember) []any {
-					return []any{m.NodeID, m.Name, cmp.Or(m.Role, "member"), m.Zone, m.Version, m.State, m.Note}
-				})
+			return show(up)
 		},
 	}, &to), env)
 }

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,7 +18,6 @@ import (
 const (
 	eventBatch    = 512
 	heartbeat     = 15 * time.Second
-	streamWrite   = 10 * time.Second // a reader that reads nothing for this long is disconnected
 	recheckToken  = time.Minute
 	flushesPerSec = 10_000                 // of all readers of a member together
 	maxPace       = 200 * time.Millisecond // between two flushes to one reader
@@ -317,90 +315,4 @@ func (s *Server) pump(rt *Route, o origin, q *Request, e eventQuery, reader *sto
 			return
 		}
 	}
-}
-
-// eventWriter writes server-sent events (WHATWG HTML, section 9.2). Each flush has its own deadline.
-type eventWriter struct {
-	w   http.ResponseWriter
-	ctl *http.ResponseController
-	buf []byte
-	at  store.Position // the last id written
-}
-
-func newEventWriter(w http.ResponseWriter) *eventWriter {
-	return &eventWriter{w: w, ctl: http.NewResponseController(w)}
-}
-
-// begin sends the headers and the start position, as an id without an event: a reader that loses the connection before
-// the first event resumes from it.
-func (e *eventWriter) begin(at store.Position) error {
-	_ = e.ctl.SetReadDeadline(time.Time{}) // the server's own deadline is for requests
-	h := e.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no")
-	e.w.WriteHeader(http.StatusOK)
-	e.buf = fmt.Appendf(e.buf, "retry: 1000\nid: %v\n\n", at)
-	e.at = at
-	return e.flush()
-}
-
-func (e *eventWriter) heartbeat(at store.Position) error {
-	e.buf = append(e.buf, ": still here\n\n"...)
-	return e.position(at)
-}
-
-// position advances a reader's id past events of other types.
-func (e *eventWriter) position(at store.Position) error {
-	if at != e.at {
-		e.buf = fmt.Appendf(e.buf, "id: %v\n\n", at)
-		e.at = at
-	}
-	return e.flush()
-}
-
-func (e *eventWriter) dropped(at store.Position) error {
-	e.buf = fmt.Appendf(e.buf,
-		"id: %v\nevent: dropped\ndata: {\"resume\":\"%v\","+
-			"\"error\":\"too slow: reconnect with this Last-Event-ID\"}\n\n", at, at)
-	return e.flush()
-}
-
-func (e *eventWriter) events(list []*store.Event, types []string, at store.Position) error {
-	for _, x := range list {
-		if len(types) > 0 && !slices.Contains(types, x.Type) {
-			continue
-		}
-		e.buf = append(e.buf, x.Text(eventText)...)
-		e.at = x.Position()
-	}
-	if len(e.buf) == 0 { // nothing for this reader; the next heartbeat advances its id
-		return nil
-	}
-	return e.flush()
-}
-
-func (e *eventWriter) flush() error {
-	if len(e.buf) == 0 {
-		return nil
-	}
-	_ = e.ctl.SetWriteDeadline(time.Now().Add(streamWrite))
-	_, err := e.w.Write(e.buf)
-	e.buf = e.buf[:0]
-	if cap(e.buf) > 64<<10 {
-		e.buf = nil
-	}
-	if err == nil {
-		err = e.ctl.Flush()
-	}
-	_ = e.ctl.SetWriteDeadline(time.Time{}) // with HTTP/2 the deadline would end an idle stream
-	return err
-}
-
-func eventText(r *store.AuditRow) []byte {
-	data, err := json.Marshal(r)
-	if err != nil {
-		panic(err)
-	}
-	return fmt.Appendf(nil, "id: %v\nevent: %s\ndata: %s\n\n", r.Position(), r.Type, data)
 }

@@ -125,11 +125,8 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 		return k, 0, err
 	}
 	for _, name := range []string{"role_descriptors", "metadata"} {
-		if most := store.MaxSize("api_keys", name); len(m[name]) > most {
-			return k, 0, invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
-		}
-		if depth(m[name]) > maxDocumentDepth {
-			return k, 0, invalidRequest(fmt.Sprintf("[%s] must have at most %d levels", name, maxDocumentDepth))
+		if err := checkDocument(name, m[name]); err != nil {
+			return k, 0, err
 		}
 	}
 	if len(roles) > 0 {
@@ -139,6 +136,17 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 		k.Metadata = m["metadata"]
 	}
 	return k, ttl, grant(q, &k, roles)
+}
+
+// checkDocument rejects a document that is too large or too deep to be stored.
+func checkDocument(name string, text json.RawMessage) error {
+	if most := store.MaxSize("api_keys", name); len(text) > most {
+		return invalidRequest(fmt.Sprintf("[%s] must be at most %d bytes long", name, most))
+	}
+	if depth(text) > maxDocumentDepth {
+		return invalidRequest(fmt.Sprintf("[%s] must have at most %d levels", name, maxDocumentDepth))
+	}
+	return nil
 }
 
 // maxDocumentDepth bounds the nesting of a stored document: the size of its indented form grows with the square of it.

@@ -184,32 +184,15 @@ func filterPaths(ctx context.Context, n *node, p pathFilter) *node {
 
 // only keeps the fields that paths match; nil when nothing is left.
 func (f *filtering) only(n *node, paths pathPatterns, at position) *node {
-	out := &node{kind: n.kind}
-	for i, item := range n.items {
-		if f.over() {
+	return f.filter(n, paths, at, func(item *node, below position, whole bool) *node {
+		switch {
+		case whole:
+			return item
+		case item.kind == 0 || below == nil:
 			return nil
 		}
-		below, whole := at, false
-		if n.kind == '{' {
-			below, whole = paths.advance(at, n.keys[i])
-		}
-		if !whole {
-			if item.kind == 0 || below == nil {
-				continue
-			}
-			if item = f.only(item, paths, below); item == nil {
-				continue
-			}
-		}
-		if n.kind == '{' {
-			out.keys = append(out.keys, n.keys[i])
-		}
-		out.items = append(out.items, item)
-	}
-	if len(out.items) == 0 {
-		return nil
-	}
-	return out
+		return f.only(item, paths, below)
+	})
 }
 
 // without drops the fields that paths match, and objects that become empty; nil when nothing is left.
@@ -217,6 +200,18 @@ func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
 	if n.kind == 0 || len(n.items) == 0 || at == nil {
 		return n
 	}
+	return f.filter(n, paths, at, func(item *node, below position, whole bool) *node {
+		if whole {
+			return nil
+		}
+		return f.without(item, paths, below)
+	})
+}
+
+// filter replaces each item by the result of keep and drops it for nil; nil when nothing is left. keep gets the state of
+// the patterns below the item, and whether one of them ends with it.
+func (f *filtering) filter(n *node, paths pathPatterns, at position,
+	keep func(item *node, below position, whole bool) *node) *node {
 	out := &node{kind: n.kind}
 	for i, item := range n.items {
 		if f.over() {
@@ -226,10 +221,7 @@ func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
 		if n.kind == '{' {
 			below, whole = paths.advance(at, n.keys[i])
 		}
-		if whole {
-			continue
-		}
-		if item = f.without(item, paths, below); item == nil {
+		if item = keep(item, below, whole); item == nil {
 			continue
 		}
 		if n.kind == '{' {

@@ -11,17 +11,9 @@ import (
 
 // status serves what this member knows without asking others; it needs no leader (reference ella_members, 1.3).
 func (s *service) status(q *handlers.Request) error {
-	leader := s.Replica.LeaderID()
 	disk, storing := s.Cluster.Disk(), s.Cluster.Storing()
 	files, term := s.Replica.RaftFiles()
-	cluster := &api.ClusterStatus{
-		Enabled:      true,
-		Role:         "Follower",
-		NodeID:       s.Replica.NodeID(),
-		LeaderNodeID: leader,
-		ClusterID:    s.ClusterID,
-		Term:         term,
-	}
+	cluster := s.clusterStatus(term)
 	st := api.Status{
 		Version:       s.Version,
 		Revision:      s.Mirror.Revision(),
@@ -41,15 +33,32 @@ func (s *service) status(q *handlers.Request) error {
 	if storing.Fault != "" {
 		st.Reason = "this member cannot store: " + storing.Fault
 	}
-	if s.Replica.Leading() {
-		cluster.Role, cluster.IsLeader, st.Revision = "Leader", true, s.Replica.Revision()
-	} else if leader == 0 {
-		cluster.Role = "Candidate"
+	if cluster.IsLeader {
+		st.Revision = s.Replica.Revision()
 	}
 	cluster.AppliedIndex = st.Revision
 	s.replica(q.Context(), &st)
 	q.W.Header().Set("X-Ella-Role", cluster.Role) // for load balancers, as documented
 	return q.Result(http.StatusOK, st)
+}
+
+// clusterStatus returns this member's view of its role and of the leader.
+func (s *service) clusterStatus(term uint64) *api.ClusterStatus {
+	c := &api.ClusterStatus{
+		Enabled:      true,
+		Role:         "Follower",
+		NodeID:       s.Replica.NodeID(),
+		LeaderNodeID: s.Replica.LeaderID(),
+		ClusterID:    s.ClusterID,
+		Term:         term,
+	}
+	switch {
+	case s.Replica.Leading():
+		c.Role, c.IsLeader = "Leader", true
+	case c.LeaderNodeID == 0:
+		c.Role = "Candidate"
+	}
+	return c
 }
 
 func raftFiles(f store.RaftFiles, term uint64) *api.RaftFiles {

@@ -8,7 +8,13 @@ import (
 // routes returns the family's rows of the route table.
 func (s *service) routes() []handlers.Route {
 	return []handlers.Route{
-		{Method: "GET", Path: "/api/v1/status", At: handlers.Here, Plain: true, Serve: s.status},
+		{
+			Method: "GET",
+			Path:   "/api/v1/status",
+			At:     handlers.Here,
+			Plain:  true,
+			Serve:  s.status,
+		},
 		{Method: "GET", Path: "/api/v1/cluster/members", Scope: store.ScopeClusterRead, At: handlers.HereStale,
 			Serve: s.listMembers},
 		{Method: "GET", Path: "/api/v1/cluster/members/{id}", Scope: store.ScopeClusterRead, At: handlers.HereStale,

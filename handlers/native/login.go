@@ -122,7 +122,13 @@ func (s *service) logIn(q *handlers.Request) error {
 			fmt.Sprintf("%s is known to the identity provider, and no rule of oidc.rules gives that person a scope here", name))
 	}
 	ends := s.Now().Add(set.Lifetime).Truncate(time.Second)
-	t := store.APIToken{ID: store.NewID(), Name: name, Scopes: scopes, Secret: certs.NewSecret(), ExpiresAt: &ends}
+	t := store.APIToken{
+		ID:        store.NewID(),
+		Name:      name,
+		Scopes:    scopes,
+		Secret:    certs.NewSecret(),
+		ExpiresAt: &ends,
+	}
 	t.SecretHash = certs.HashSecret(t.Secret)
 	if t, err = s.APITokens.Login(q.Context(), q.Actor, t, who.Subject); err != nil {
 		return err

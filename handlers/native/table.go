@@ -45,7 +45,13 @@ func (s *service) clusterRoutes() []handlers.Route {
 
 func (s *service) credentialRoutes() []handlers.Route {
 	return []handlers.Route{
-		{Method: "GET", Path: "/api/v1/whoami", At: handlers.HereStale, Admit: handlers.AdmitKnown, Serve: s.whoami},
+		{
+			Method: "GET",
+			Path:   "/api/v1/whoami",
+			At:     handlers.HereStale,
+			Admit:  handlers.AdmitKnown,
+			Serve:  s.whoami,
+		},
 		{Method: "POST", Path: "/api/v1/cluster/join-tokens", Scope: store.ScopeClusterManage, Serve: s.createJoinToken},
 		{Method: "GET", Path: "/api/v1/cluster/join-tokens", Scope: store.ScopeClusterRead, At: handlers.HereStale,
 			Serve: s.listJoinTokens},
@@ -74,7 +80,13 @@ func (s *service) keyRoutes() []handlers.Route {
 		{Method: "GET", Path: "/api/v1/cluster/keys", Scope: store.ScopeKeysManage, At: handlers.HereStale,
 			Serve: s.listGenerations},
 		{Method: "POST", Path: "/api/v1/cluster/keys/rotate", Scope: store.ScopeKeysManage, Serve: s.rotateDEK},
-		{Method: "GET", Path: "/api/v1/cluster/ca", Scope: store.ScopeClusterRead, At: handlers.HereStale, Serve: s.showCA},
+		{
+			Method: "GET",
+			Path:   "/api/v1/cluster/ca",
+			Scope:  store.ScopeClusterRead,
+			At:     handlers.HereStale,
+			Serve:  s.showCA,
+		},
 		{Method: "POST", Path: "/api/v1/cluster/ca/rotate", Scope: store.ScopeManagement, Serve: s.rotateCA},
 		{Method: "GET", Path: "/api/v1/cluster/certificates", Scope: store.ScopeClusterRead, At: handlers.HereStale,
 			Serve: s.listCertificates},
@@ -91,16 +103,52 @@ func (s *service) keyRoutes() []handlers.Route {
 
 func (s *service) observeRoutes() []handlers.Route {
 	return []handlers.Route{
-		{Method: "GET", Path: "/api/v1/openapi.yaml", At: handlers.Here, Plain: true, Serve: s.openapi},
-		{Method: "GET", Path: "/api/v1/cluster/history", Scope: store.ScopeClusterRead, At: handlers.Here, Serve: s.history},
+		{
+			Method: "GET",
+			Path:   "/api/v1/openapi.yaml",
+			At:     handlers.Here,
+			Plain:  true,
+			Serve:  s.openapi,
+		},
+		{
+			Method: "GET",
+			Path:   "/api/v1/cluster/history",
+			Scope:  store.ScopeClusterRead,
+			At:     handlers.Here,
+			Serve:  s.history,
+		},
 		{Method: "GET", Path: "/api/v1/peerings/{name}/members", Scope: store.ScopePeeringRead, At: handlers.HereStale,
 			Serve: s.listPeerMembers},
-		{Method: "POST", Path: "/api/v1/sql", Scope: store.ScopeManagement, At: handlers.Here, Serve: s.sql},
-		{Method: "GET", Path: "/api/v1/events", Scope: store.ScopeClusterRead, At: handlers.Here, Stream: true},
-		{Method: "GET", Path: "/api/v1/audit", Scope: store.ScopeClusterRead, At: handlers.HereStale, Serve: s.audit},
+		{
+			Method: "POST",
+			Path:   "/api/v1/sql",
+			Scope:  store.ScopeManagement,
+			At:     handlers.Here,
+			Serve:  s.sql,
+		},
+		{
+			Method: "GET",
+			Path:   "/api/v1/events",
+			Scope:  store.ScopeClusterRead,
+			At:     handlers.Here,
+			Stream: true,
+		},
+		{
+			Method: "GET",
+			Path:   "/api/v1/audit",
+			Scope:  store.ScopeClusterRead,
+			At:     handlers.HereStale,
+			Serve:  s.audit,
+		},
 		{Method: "GET", Path: "/api/v1/prometheus/targets", Scope: store.ScopeClusterRead, At: handlers.HereStale,
 			Serve: s.prometheusTargets},
-		{Method: "GET", Path: "/metrics", At: handlers.Here, Plain: true, Serve: handlers.ServeMetrics},
+		{
+			Method: "GET",
+			Path:   "/metrics",
+			At:     handlers.Here,
+			Plain:  true,
+			Serve:  handlers.ServeMetrics,
+		},
 	}
 }
 

@@ -268,28 +268,34 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 		if v.Role == "" {
 			continue
 		}
-		h := serverHealth{
-			LastContact: "0s",
-			ID:          uuids[v.NodeID],
-			Name:        v.Name + "." + region,
-			Address:     v.RaftAddress,
-			SerfStatus:  v.NodeStatus,
-			Version:     v.Version,
-			Leader:      v.IsLeader,
-			LastTerm:    cluster.Epoch,
-			LastIndex:   cluster.Revision - min(v.Lag, cluster.Revision),
-			Healthy:     v.Healthy,
-			Voter:       v.HasVotingRights,
-			StableSince: v.StableSince.UTC().Format(handlers.TimeFormat),
-		}
-		if v.NodeStatus != autopilot.StatusAlive && v.NodeStatus != autopilot.StatusLeft {
-			h.SerfStatus = statusFailed
-		}
-		if !v.IsLeader && !v.LastContact.IsZero() {
-			h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()
-		}
+		h := showServer(v, uuids[v.NodeID], cluster, now)
 		out.Servers = append(out.Servers, h)
 		out.addZone(v, h.ID)
 	}
 	return out
+}
+
+// showServer converts the leader's view of one Raft server.
+func showServer(v *autopilot.Server, uuid string, cluster store.Cluster, now time.Time) serverHealth {
+	h := serverHealth{
+		LastContact: "0s",
+		ID:          uuid,
+		Name:        v.Name + "." + region,
+		Address:     v.RaftAddress,
+		SerfStatus:  v.NodeStatus,
+		Version:     v.Version,
+		Leader:      v.IsLeader,
+		LastTerm:    cluster.Epoch,
+		LastIndex:   cluster.Revision - min(v.Lag, cluster.Revision),
+		Healthy:     v.Healthy,
+		Voter:       v.HasVotingRights,
+		StableSince: v.StableSince.UTC().Format(handlers.TimeFormat),
+	}
+	if v.NodeStatus != autopilot.StatusAlive && v.NodeStatus != autopilot.StatusLeft {
+		h.SerfStatus = statusFailed
+	}
+	if !v.IsLeader && !v.LastContact.IsZero() {
+		h.LastContact = max(0, now.Sub(v.LastContact)).Round(time.Millisecond / 10).String()
+	}
+	return h
 }
