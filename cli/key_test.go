@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,71 +46,82 @@ func keyAPI() map[string][]string {
 	return answers
 }
 
-func TestKeyCommands(t *testing.T) {
-	const hash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-	for _, test := range []struct {
-		args    string
-		code    int
-		request string
-		stdout  []string
-		stderr  []string
-	}{
-		{"key list", 0, "GET /api/v1/cluster/keys", []string{"GENERATION  STATE          HOLDERS  TOTAL  REMAINING", "\n2           active         3        10     4          2026-05-06T10:00:00Z  on demand\n"}, nil},
-		{"key list -o json", 0, "GET /api/v1/cluster/keys", []string{`"generation": 2`, `"remaining": 4`}, nil},
-		{"key status", 0, "GET /api/v1/cluster/keys", []string{"GENERATION  STATE          PERCENT", "2           re-encrypting  60       4          3\n"}, nil},
-		{"key status -o json", 0, "GET /api/v1/cluster/keys", []string{`"state": "re-encrypting"`, `"percent": 60`}, nil},
-		{"key rotate --no-wait", 0, "POST /api/v1/cluster/keys/rotate", nil, []string{"generation 2 is active; \"muster key status\" shows"}},
-		{"key rotate --no-wait --max-age 720h -o json", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":2592000}`, []string{`"generation": 2`}, nil},
-		{"key rotate --no-wait --max-age 0s", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":0}`, nil, []string{"generation 2 is active"}},
-		{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"older tokens are valid until 2026-05-06T10:00:00Z: no valid join token is affected\n"}},
-		{"join-keys rotate --grace 0s", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":0}`, nil, []string{"older tokens are no longer valid"}},
-		{"join-keys rotate --grace 1h -o json", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":3600}`, []string{`"join-hmac": "ab"`}, nil},
-		{"secret put db", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, nil, []string{"secret db has version 2\n"}},
-		{"secret put db -o json", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, []string{`"version": 2`}, nil},
-		{"secret get db", 0, "GET /api/v1/cluster/secrets/db", []string{"pass\nword"}, nil},
-		{"secret get db -o json", 0, "GET /api/v1/cluster/secrets/db", []string{`"value": "pass\nword"`, `"version": 2`}, nil},
-		{"secret get bin", 0, "GET /api/v1/cluster/secrets/bin", []string{"\xff\x00"}, nil},
-		{"secret get bin -o json", 0, "GET /api/v1/cluster/secrets/bin", []string{`"value": "/wA="`, `"encoding": "base64"`}, nil},
-		{"secret get none", 1, "GET /api/v1/cluster/secrets/none", nil, []string{"muster: no such thing (404)\n"}},
-		{"secret list", 0, "GET /api/v1/cluster/secrets", []string{"NAME  VERSION  GENERATION  CREATED               UPDATED", "\ndb    2        3           2026-05-06T10:00:00Z  2026-05-06T11:00:00Z\n"}, nil},
-		{"secret list -o json", 0, "GET /api/v1/cluster/secrets", []string{`"name": "db"`}, nil},
-		{"secret delete db --yes", 0, "DELETE /api/v1/cluster/secrets/db", nil, []string{"secret db is deleted\n"}},
-		{"lease list", 0, "GET /api/v1/cluster/leases", []string{"ID     MEMBER  KIND", "\nweb/1  2       session  2026-05-06T10:00:00Z  2026-05-06T10:01:00Z\n"}, nil},
-		{"lease list --member 2 -o json", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{`"id": "web/1"`}, nil},
-		{"lease list --member b", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{"web/1"}, nil},
-		{"lease put web/1 --member 2 --kind session", 0, `PUT /api/v1/cluster/leases/web%2F1 {"nodeId":2,"ttlSeconds":60,"kind":"session"}`, nil, []string{"lease web/1 on member 2 holds until 2026-05-06T10:01:00Z\n"}},
-		{"lease put web/1 --member b --ttl 90s -o json", 0, `PUT /api/v1/cluster/leases/web%2F1 {"nodeId":2,"ttlSeconds":90}`, []string{`"id": "web/1"`}, nil},
-		{"lease delete web/1", 0, "DELETE /api/v1/cluster/leases/web%2F1", nil, []string{"lease web/1 is released\n"}},
-		{"join-token list", 0, "GET /api/v1/cluster/join-tokens", []string{"zlayer  cidr=10.0.0.0/8,name=web-*,key=01234567  4,5,6,…\n"}, nil},
-		{"join-token create --format zlayer --cidr 10.0.0.0/8 --name-pattern web-* --key-hash " + hash + " --host db1.example --host *.apps.example --label rack=a --label zone=b=c", 0,
-			`POST /api/v1/cluster/join-tokens {"ttlSeconds":1800,"maxUses":1,"mode":"full","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"` + hash + `","hosts":["db1.example","*.apps.example"],"labels":{"rack":"a","zone":"b=c"}}`,
-			[]string{"JOIN-SECRET\n"}, []string{"join token t1 can be used once"}},
+// keyHash is the SHA-256 of a public key in the tests' join tokens.
+const keyHash = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-		{"join-token create --host *", 2, "", nil, []string{"muster: --host: \"*\" is neither"}},
-		{"key rotate --max-age 59m", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
-		{"key rotate --max-age -1h", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
-		{"key rotate now", 2, "", nil, []string{"muster: \"now\" is one argument too many"}},
-		{"key", 2, "", nil, []string{"muster: a command is missing"}},
-		{"join-keys rotate --grace -1s", 2, "", nil, []string{"muster: --grace -1s is not between"}},
-		{"join-keys rotate --grace 2161h", 2, "", nil, []string{"muster: --grace 2161h0m0s is not between"}},
-		{"secret put", 2, "", nil, []string{"muster: NAME is missing"}},
-		{"secret put db --token-file -", 2, "", nil, []string{"muster: the token and the value cannot both come from stdin"}},
-		{"secret put db --file /dev/null", 1, "", nil, []string{"muster: the value is empty, and nothing is stored\n"}},
-		{"secret put db --file /nowhere", 1, "", nil, []string{"muster: cannot read the value: open /nowhere: no such file or directory\n"}},
-		{"secret get", 2, "", nil, []string{"muster: NAME is missing"}},
-		{"lease put web/1", 2, "", nil, []string{"muster: --member is missing"}},
-		{"lease put web/1 --member 2 --ttl 0s", 2, "", nil, []string{"muster: --ttl 0s is not more"}},
-		{"lease put web/1 --member 2 --ttl 25h", 2, "", nil, []string{"muster: --ttl 25h0m0s is not more"}},
-		{"join-token create --format jwt", 2, "", nil, []string{"muster: --format \"jwt\" is neither"}},
-		{"join-token create --cidr 10.0.0.1", 2, "", nil, []string{"muster: --cidr \"10.0.0.1\" is not a prefix"}},
-		{"join-token create --cidr 10.0.0.1/8", 2, "", nil, []string{"did you mean 10.0.0.0/8?"}},
-		{"join-token create --name-pattern [", 2, "", nil, []string{"muster: --name-pattern \"[\" is not a pattern"}},
-		{"join-token create --key-hash abc", 2, "", nil, []string{"muster: --key-hash must be 64"}},
-		{"join-token create --key-hash " + strings.ToUpper(hash), 2, "", nil, []string{"muster: --key-hash must be 64"}},
-		{"join-token create --label rack", 2, "", nil, []string{"muster: --label \"rack\" must be KEY=VALUE"}},
-		{"join-token create --label =a", 2, "", nil, []string{"muster: --label \"=a\" must be KEY=VALUE"}},
-		{"join-token create --label a=1 --label a=2", 2, "", nil, []string{"muster: --label \"a=2\" must be KEY=VALUE"}},
-	} {
+// keyCommand is a command with its exit status, the last request, and texts of its output.
+type keyCommand struct {
+	args    string
+	code    int
+	request string
+	stdout  []string
+	stderr  []string
+}
+
+// keyCommands are accepted, or refused by the server.
+var keyCommands = []keyCommand{
+	{"key list", 0, "GET /api/v1/cluster/keys", []string{"GENERATION  STATE          HOLDERS  TOTAL  REMAINING", "\n2           active         3        10     4          2026-05-06T10:00:00Z  on demand\n"}, nil},
+	{"key list -o json", 0, "GET /api/v1/cluster/keys", []string{`"generation": 2`, `"remaining": 4`}, nil},
+	{"key status", 0, "GET /api/v1/cluster/keys", []string{"GENERATION  STATE          PERCENT", "2           re-encrypting  60       4          3\n"}, nil},
+	{"key status -o json", 0, "GET /api/v1/cluster/keys", []string{`"state": "re-encrypting"`, `"percent": 60`}, nil},
+	{"key rotate --no-wait", 0, "POST /api/v1/cluster/keys/rotate", nil, []string{"generation 2 is active; \"muster key status\" shows"}},
+	{"key rotate --no-wait --max-age 720h -o json", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":2592000}`, []string{`"generation": 2`}, nil},
+	{"key rotate --no-wait --max-age 0s", 0, `POST /api/v1/cluster/keys/rotate {"maxAgeSeconds":0}`, nil, []string{"generation 2 is active"}},
+	{"join-keys rotate", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":604800}`, nil, []string{"older tokens are valid until 2026-05-06T10:00:00Z: no valid join token is affected\n"}},
+	{"join-keys rotate --grace 0s", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":0}`, nil, []string{"older tokens are no longer valid"}},
+	{"join-keys rotate --grace 1h -o json", 0, `POST /api/v1/cluster/join-keys/rotate {"graceSeconds":3600}`, []string{`"join-hmac": "ab"`}, nil},
+	{"secret put db", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, nil, []string{"secret db has version 2\n"}},
+	{"secret put db -o json", 0, `PUT /api/v1/cluster/secrets/db {"value":"from-stdin\n"}`, []string{`"version": 2`}, nil},
+	{"secret get db", 0, "GET /api/v1/cluster/secrets/db", []string{"pass\nword"}, nil},
+	{"secret get db -o json", 0, "GET /api/v1/cluster/secrets/db", []string{`"value": "pass\nword"`, `"version": 2`}, nil},
+	{"secret get bin", 0, "GET /api/v1/cluster/secrets/bin", []string{"\xff\x00"}, nil},
+	{"secret get bin -o json", 0, "GET /api/v1/cluster/secrets/bin", []string{`"value": "/wA="`, `"encoding": "base64"`}, nil},
+	{"secret get none", 1, "GET /api/v1/cluster/secrets/none", nil, []string{"muster: no such thing (404)\n"}},
+	{"secret list", 0, "GET /api/v1/cluster/secrets", []string{"NAME  VERSION  GENERATION  CREATED               UPDATED", "\ndb    2        3           2026-05-06T10:00:00Z  2026-05-06T11:00:00Z\n"}, nil},
+	{"secret list -o json", 0, "GET /api/v1/cluster/secrets", []string{`"name": "db"`}, nil},
+	{"secret delete db --yes", 0, "DELETE /api/v1/cluster/secrets/db", nil, []string{"secret db is deleted\n"}},
+	{"lease list", 0, "GET /api/v1/cluster/leases", []string{"ID     MEMBER  KIND", "\nweb/1  2       session  2026-05-06T10:00:00Z  2026-05-06T10:01:00Z\n"}, nil},
+	{"lease list --member 2 -o json", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{`"id": "web/1"`}, nil},
+	{"lease list --member b", 0, "GET /api/v1/cluster/leases?nodeId=2", []string{"web/1"}, nil},
+	{"lease put web/1 --member 2 --kind session", 0, `PUT /api/v1/cluster/leases/web%2F1 {"nodeId":2,"ttlSeconds":60,"kind":"session"}`, nil, []string{"lease web/1 on member 2 holds until 2026-05-06T10:01:00Z\n"}},
+	{"lease put web/1 --member b --ttl 90s -o json", 0, `PUT /api/v1/cluster/leases/web%2F1 {"nodeId":2,"ttlSeconds":90}`, []string{`"id": "web/1"`}, nil},
+	{"lease delete web/1", 0, "DELETE /api/v1/cluster/leases/web%2F1", nil, []string{"lease web/1 is released\n"}},
+	{"join-token list", 0, "GET /api/v1/cluster/join-tokens", []string{"zlayer  cidr=10.0.0.0/8,name=web-*,key=01234567  4,5,6,…\n"}, nil},
+	{"join-token create --format zlayer --cidr 10.0.0.0/8 --name-pattern web-* --key-hash " + keyHash + " --host db1.example --host *.apps.example --label rack=a --label zone=b=c", 0,
+		`POST /api/v1/cluster/join-tokens {"ttlSeconds":1800,"maxUses":1,"mode":"full","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"` + keyHash + `","hosts":["db1.example","*.apps.example"],"labels":{"rack":"a","zone":"b=c"}}`,
+		[]string{"JOIN-SECRET\n"}, []string{"join token t1 can be used once"}},
+}
+
+// wrongKeyCommands are refused before a request.
+var wrongKeyCommands = []keyCommand{
+	{"join-token create --host *", 2, "", nil, []string{"muster: --host: \"*\" is neither"}},
+	{"key rotate --max-age 59m", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
+	{"key rotate --max-age -1h", 2, "", nil, []string{"muster: --max-age must be at least 1h"}},
+	{"key rotate now", 2, "", nil, []string{"muster: \"now\" is one argument too many"}},
+	{"key", 2, "", nil, []string{"muster: a command is missing"}},
+	{"join-keys rotate --grace -1s", 2, "", nil, []string{"muster: --grace -1s is not between"}},
+	{"join-keys rotate --grace 2161h", 2, "", nil, []string{"muster: --grace 2161h0m0s is not between"}},
+	{"secret put", 2, "", nil, []string{"muster: NAME is missing"}},
+	{"secret put db --token-file -", 2, "", nil, []string{"muster: the token and the value cannot both come from stdin"}},
+	{"secret put db --file /dev/null", 1, "", nil, []string{"muster: the value is empty, and nothing is stored\n"}},
+	{"secret put db --file /nowhere", 1, "", nil, []string{"muster: cannot read the value: open /nowhere: no such file or directory\n"}},
+	{"secret get", 2, "", nil, []string{"muster: NAME is missing"}},
+	{"lease put web/1", 2, "", nil, []string{"muster: --member is missing"}},
+	{"lease put web/1 --member 2 --ttl 0s", 2, "", nil, []string{"muster: --ttl 0s is not more"}},
+	{"lease put web/1 --member 2 --ttl 25h", 2, "", nil, []string{"muster: --ttl 25h0m0s is not more"}},
+	{"join-token create --format jwt", 2, "", nil, []string{"muster: --format \"jwt\" is neither"}},
+	{"join-token create --cidr 10.0.0.1", 2, "", nil, []string{"muster: --cidr \"10.0.0.1\" is not a prefix"}},
+	{"join-token create --cidr 10.0.0.1/8", 2, "", nil, []string{"did you mean 10.0.0.0/8?"}},
+	{"join-token create --name-pattern [", 2, "", nil, []string{"muster: --name-pattern \"[\" is not a pattern"}},
+	{"join-token create --key-hash abc", 2, "", nil, []string{"muster: --key-hash must be 64"}},
+	{"join-token create --key-hash " + strings.ToUpper(keyHash), 2, "", nil, []string{"muster: --key-hash must be 64"}},
+	{"join-token create --label rack", 2, "", nil, []string{"muster: --label \"rack\" must be KEY=VALUE"}},
+	{"join-token create --label =a", 2, "", nil, []string{"muster: --label \"=a\" must be KEY=VALUE"}},
+	{"join-token create --label a=1 --label a=2", 2, "", nil, []string{"muster: --label \"a=2\" must be KEY=VALUE"}},
+}
+
+func TestKeyCommands(t *testing.T) {
+	for _, test := range slices.Concat(keyCommands, wrongKeyCommands) {
 		t.Run(test.args, func(t *testing.T) {
 			outside(t)
 			s := newServer(t, keyAPI())

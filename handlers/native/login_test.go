@@ -411,6 +411,16 @@ func TestLoginProvider(t *testing.T) {
 	if w := s.Call("GET", "/api/v1/whoami", first, ""); w.Code != 401 {
 		t.Errorf("the oldest of many sign-ins: %d", w.Code)
 	}
+	refusesLoginSettings(t, s)
+	set(t, s, `{"oidc.issuer":null}`)
+	if w := s.Call("POST", "/api/v1/login", "", `{"deviceCode":"x"}`); w.Code != 404 {
+		t.Errorf("with sign-in off: %d %s", w.Code, w.Body)
+	}
+}
+
+// refusesLoginSettings checks that invalid settings of the sign-in are refused.
+func refusesLoginSettings(t *testing.T, s *sole.Member) {
+	t.Helper()
 	for name, value := range map[string]string{
 		"oidc.issuer":    `"http://example.org"`,
 		"oidc.client_id": `"a b"`,
@@ -428,9 +438,5 @@ func TestLoginProvider(t *testing.T) {
 		if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, string(body)); w.Code != 400 {
 			t.Errorf("issuer %q: %d", issuer, w.Code)
 		}
-	}
-	set(t, s, `{"oidc.issuer":null}`)
-	if w := s.Call("POST", "/api/v1/login", "", `{"deviceCode":"x"}`); w.Code != 404 {
-		t.Errorf("where nobody signs in: %d %s", w.Code, w.Body)
 	}
 }
