@@ -50,7 +50,7 @@ func newAutopilotCommand(env *environment) *cobra.Command {
 // verdict returns autopilot's judgement of the whole cluster, in a sentence.
 func verdict(state *client.Autopilot) string {
 	if state.LeaderNodeID == 0 {
-		return "without a leader nobody knows how healthy the cluster is"
+		return "without a leader the health of the cluster is unknown"
 	}
 	healthy := "healthy"
 	if !state.Healthy {
