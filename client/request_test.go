@@ -233,8 +233,8 @@ func TestPlainToTLS(t *testing.T) {
 	}
 }
 
-// TestStaleReads: the reads of a stale Client carry the parameter, what has none does not, and the age of an answer is
-// told.
+// TestStaleReads: the reads of a stale Client carry the parameter, except reads without a stale form, and the age of each
+// answer is reported.
 func TestStaleReads(t *testing.T) {
 	m := newMember(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Muster-Known-Leader", "false")
@@ -246,7 +246,7 @@ func TestStaleReads(t *testing.T) {
 	if _, err := c.Members(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.RaftDiff(context.Background()); err != nil {
+	if _, err := c.JWKS(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	want := Age{Addr: m.URL, Ago: 1500 * time.Millisecond, Known: true}
