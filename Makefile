@@ -120,7 +120,7 @@ lint: setup
 	$(GO) tool -modfile=tools/go.mod staticcheck ./...
 
 # muster beside etcd and beside its engine alone (bench/README.md): make bench [BENCH='-only writes'] [RESULT=NAME]
-# [PROFILE=DIR]. RESULT keeps the figures as bench/results/NAME.json, PROFILE leaves CPU and mutex profiles of each part.
+# [PROFILE=DIR]. RESULT keeps the figures as bench/results/NAME.json, PROFILE leaves CPU, heap and mutex profiles of each part.
 BENCH   ?=
 RESULT  ?=
 PROFILE ?=

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// With this build tag muster profiles itself: on SIGUSR1 it writes PID.cpu and PID.mutex into PROFILE_DIR and starts a
-// new profile. It is for the benchmark.
+// With this build tag muster profiles itself: on SIGUSR1 it writes PID.cpu, PID.heap and PID.mutex into PROFILE_DIR and
+// starts a new profile. It is for the benchmark.
 func init() {
 	dir := os.Getenv("PROFILE_DIR")
 	if dir == "" {
@@ -39,10 +39,12 @@ func init() {
 			pprof.StopCPUProfile()
 			cpu.Close()
 			os.Rename(stem+".running", stem+".cpu")
-			if f, err := os.Create(stem + ".new"); err == nil {
-				pprof.Lookup("mutex").WriteTo(f, 0)
-				f.Close()
-				os.Rename(stem+".new", stem+".mutex")
+			for _, kind := range []string{"heap", "mutex"} {
+				if f, err := os.Create(stem + ".new"); err == nil {
+					pprof.Lookup(kind).WriteTo(f, 0)
+					f.Close()
+					os.Rename(stem+".new", stem+"."+kind)
+				}
 			}
 			cpu = begin()
 		}

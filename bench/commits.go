@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -39,22 +35,12 @@ func countCommits(ctx context.Context, c cluster) (sum commits) {
 
 func (c *musterCluster) commits(ctx context.Context) (sum commits, err error) {
 	for i := range c.procs {
-		var text []byte
-		if err := c.admin[i].call(ctx, "GET", "/metrics", "", "", &text); err != nil {
+		metrics, err := c.metrics(ctx, i)
+		if err != nil {
 			return sum, err
 		}
-		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-			name, value, _ := strings.Cut(lines.Text(), " ")
-			n, _ := strconv.ParseFloat(value, 64)
-			switch name {
-			case "muster_write_batch_size_count":
-				sum.count += n
-			case "muster_write_batch_size_sum":
-				sum.requests += n
-			case "muster_commit_duration_seconds_sum":
-				sum.seconds += n
-			}
-		}
+		sum.add(commits{metrics["muster_write_batch_size_count"], metrics["muster_write_batch_size_sum"],
+			metrics["muster_commit_duration_seconds_sum"]})
 	}
 	return sum, nil
 }

@@ -177,12 +177,7 @@ func (j *joiner) list(ctx context.Context, b *bench, count int) {
 	v.Value = v.P50
 	b.add(ctx, fmt.Sprintf("members: list of %d", count), "ms", true, outcome{"muster": &v}, below(60, "ms"))
 	j.scrape(ctx, b, count)
-	largest := 0.0
-	for _, p := range j.cluster.procs {
-		largest = max(largest, p.rss())
-	}
-	b.add(ctx, fmt.Sprintf("members: RSS of the largest server with %d", count), "MB", true,
-		outcome{"muster": {Value: largest / 1e6}}, below(150, "MB"))
+	j.cluster.weigh(ctx, b, fmt.Sprintf("%d members", count), 150, 120)
 }
 
 // scrape reads the leader's metrics, twenty times.

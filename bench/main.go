@@ -107,7 +107,7 @@ func (b *bench) flags(usual string) *options {
 	flag.StringVar(&o.only, "only", usual, "the `parts` to measure")
 	flag.StringVar(&o.json, "json", "", "also write the report to this `file`")
 	flag.StringVar(&o.profile, "profile", "",
-		"`directory` for CPU and mutex profiles of muster's members; needs a muster built with -tags profile")
+		"`directory` for CPU, heap and mutex profiles of muster's members; needs a muster built with -tags profile")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data directories and logs")
 	flag.IntVar(&o.http, "http", 1, "the `version` of HTTP for muster's clients, 1 or 2")
 	flag.BoolVar(&o.keyed, "keyed", false, "mint with an Idempotency-Key also in the writes part")

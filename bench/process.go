@@ -157,23 +157,26 @@ func lastWords(name string) string {
 	return strings.Join(lines[max(0, len(lines)-3):], " | ")
 }
 
-// cpu is the processor time the process has used, in steps of 10 ms.
-func (p *process) cpu() time.Duration {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(text), ") ") // the name before it may hold anything
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
+// cpu is the processor time of the process in nanoseconds, as the scheduler counts it for each thread. It lacks the threads
+// that have ended: Go's runtime, libuv and dqlite keep theirs.
+func (p *process) cpu() (sum time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	for _, name := range threads {
+		text, _ := os.ReadFile(name)
+		ran, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(ran, 10, 64)
+		sum += time.Duration(n)
 	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
+	return sum
 }
 
 // rss is the resident memory in bytes.
-func (p *process) rss() float64 {
+func (p *process) rss() float64 { return p.status("VmRSS") }
+
+// status is a size from the kernel's account of the process, in bytes.
+func (p *process) status(name string) float64 {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), name+":")
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
 		return 0

@@ -55,7 +55,7 @@ func (p *process) cutProfile(name string) {
 		}
 	}
 	member := strings.TrimSuffix(filepath.Base(p.log), ".log")
-	for _, kind := range []string{"cpu", "mutex"} {
+	for _, kind := range []string{"cpu", "heap", "mutex"} {
 		if name == "" {
 			os.Remove(stem + "." + kind)
 		} else {
