@@ -73,6 +73,7 @@ var (
 	descRaftSnapshots = gauge("muster_raft_snapshots", "Raft snapshots on this member's disk.")
 	descRaftSnapshot  = gauge("muster_raft_snapshot_index", "Index of the newest of them; 0 while there is none.")
 	descDisk          = gauge("muster_disk_free_bytes", "Room left on the file system of the data directory.")
+	descMemory        = gauge("muster_c_memory_bytes", "Memory of the parts that are not written in Go.", "of")
 )
 
 // Collect sends the metrics of this member's engine. It asks no other member.
@@ -110,6 +111,10 @@ func (e *Engine) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	e.collectRaft(set)
+	memory := heldByC()
+	set(descMemory, float64(memory.sqlite), "sqlite")
+	set(descMemory, float64(memory.raft), "raft")
+	set(descMemory, float64(memory.free), "free")
 	if info, err := os.Stat(e.Mirror.path); err == nil {
 		set(descMirrorAge, time.Since(info.ModTime()).Seconds())
 		set(descMirrorSize, float64(info.Size()))

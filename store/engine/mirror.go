@@ -71,6 +71,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			if wait <= 0 || m.Revision() == 0 { // the first copy
 				renewed := m.renew(ctx, e.dumpTo)
 				p.noteCopy(now, time.Now())
+				giveBack()
 				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
 					copied = v
 				}

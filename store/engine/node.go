@@ -1,8 +1,5 @@
 package engine
 
-// #include <malloc.h>
-import "C"
-
 import (
 	"context"
 	"errors"
@@ -17,10 +14,6 @@ import (
 	"github.com/canonical/go-dqlite/v3/client"
 	"github.com/google/uuid"
 )
-
-// glibc may give each thread that allocates in C an arena of its own, which keeps freed memory. With many short-lived
-// threads that is a third of a member's memory; two arenas are as fast.
-func init() { C.mallopt(C.M_ARENA_MAX, 2) }
 
 // Role is a server's role in the Raft configuration.
 type Role string
