@@ -212,11 +212,9 @@ func (m *member) knownMembers(ctx context.Context) []uint64 {
 			list = append(list, id)
 		}
 	}
-	if members, err := m.Store.Members.List(ctx, store.Stale); err == nil {
-		for i := range members {
-			if members[i].Role != store.RoleNone {
-				add(members[i].NodeID)
-			}
+	if servers, err := m.Store.Members.Raft(ctx, store.Stale); err == nil {
+		for i := range servers {
+			add(servers[i].NodeID)
 		}
 	}
 	for _, id := range m.Book.Known() {

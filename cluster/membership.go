@@ -78,13 +78,13 @@ func (ms *membership) run(ctx context.Context) {
 
 // rememberPlaces stores the Raft servers' addresses in node.json, for a start with an outdated replica.
 func (ms *membership) rememberPlaces(ctx context.Context) error {
-	members, err := ms.Store.Members.List(ctx, store.Stale)
+	servers, err := ms.Store.Members.Raft(ctx, store.Stale)
 	if err != nil {
 		return err
 	}
 	places := []datadir.Place{}
-	for i := range members {
-		if m := &members[i]; m.Role != store.RoleNone && m.NodeID != ms.Store.NodeID() {
+	for i := range servers {
+		if m := &servers[i]; m.NodeID != ms.Store.NodeID() {
 			places = append(places, datadir.Place{NodeID: m.NodeID, RaftAddress: m.RaftAddress})
 		}
 	}

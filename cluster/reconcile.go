@@ -18,7 +18,8 @@ type Difference struct {
 	Have   store.Role `json:"have"`
 }
 
-// differences lists the steps of reconcile; steps that strengthen the quorum come first.
+// differences lists the steps of reconcile; steps that strengthen the quorum come first. Members outside Raft need not be
+// listed.
 func differences(members []store.Member, servers []store.Server) []Difference {
 	have := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {
@@ -47,7 +48,7 @@ func differences(members []store.Member, servers []store.Server) []Difference {
 
 // reconcile makes the Raft configuration agree with the members table, step by step.
 func (t *term) reconcile(ctx context.Context) error {
-	members, err := t.Store.Members.List(ctx, store.AsLeader)
+	members, err := t.Store.Members.Raft(ctx, store.AsLeader)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (t *term) reconcile(ctx context.Context) error {
 // Diff lists the differences between the Raft configuration and the members table. A stale list compares this member's
 // own Raft server with its replica.
 func (c *Cluster) Diff(ctx context.Context, from store.Consistency) ([]Difference, error) {
-	members, err := c.Store.Members.List(ctx, from)
+	members, err := c.Store.Members.Raft(ctx, from)
 	if err != nil {
 		return nil, err
 	}

@@ -208,6 +208,17 @@ func CheckMemberName(name string) error {
 	return nil
 }
 
+// selectHolders finds the members other than ?1 with one of the addresses ?2 and ?3, if ?6, or with the name ?5, if ?4.
+// Each part has an index: one WHERE with all of them would read every member for each join.
+const selectHolders = `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members
+	WHERE raft_node_id <> ?1 AND raft_node_id IN (
+		SELECT raft_node_id FROM members WHERE ?4 AND name = ?5
+		UNION ALL SELECT raft_node_id FROM members WHERE ?4 AND raft_role > ''
+			AND rtrim(name, '.') = rtrim(?5, '.') COLLATE NOCASE
+		UNION ALL SELECT raft_node_id FROM members WHERE ?6 AND raft_address IN (?2, ?3)
+		UNION ALL SELECT raft_node_id FROM members WHERE ?6 AND api_address IN (?2, ?3))
+	ORDER BY raft_role = '', raft_node_id LIMIT 100`
+
 // unique rejects addresses and a name that another live member has. Names that differ only by case or a trailing dot
 // are equal, as for host names. It returns warnings about dead members with the same address or name, which keep their
 // rows.
@@ -229,12 +240,7 @@ func (t *Tx) unique(m *Member, addresses, name bool,
 	rows, err := collect(&t.View, func(r *sql.Rows) (h holder, err error) {
 		err = r.Scan(&h.id, (*string)(&h.role), &h.name, &h.raft, &h.api)
 		return h, err
-	}, `SELECT raft_node_id, raft_role, name, raft_address, api_address FROM members
-		WHERE raft_node_id <> ?1 AND (?4 AND name = ?5
-		OR ?4 AND raft_role > '' AND rtrim(name, '.') = rtrim(?5, '.') COLLATE NOCASE
-		OR ?6 AND raft_address IN (?2, ?3) OR ?6 AND api_address IN (?2, ?3))
-		ORDER BY raft_role = '', raft_node_id LIMIT 100`,
-		int64(m.NodeID), m.RaftAddress, m.APIAddress, name, m.Name, addresses)
+	}, selectHolders, int64(m.NodeID), m.RaftAddress, m.APIAddress, name, m.Name, addresses)
 	if err != nil {
 		return nil, err
 	}

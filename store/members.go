@@ -163,6 +163,16 @@ func (ms Members) List(ctx context.Context, c Consistency) ([]Member, error) {
 	return recall(ctx, ms.s, c, "members", memberTables, (*View).Members)
 }
 
+// IDs lists the members' node ids. Callers must not modify the list.
+func (ms Members) IDs(ctx context.Context, c Consistency) ([]uint64, error) {
+	return recall(ctx, ms.s, c, "member-ids", []string{"members"}, func(v *View) ([]uint64, error) {
+		return collect(v, func(rows *sql.Rows) (id uint64, err error) {
+			err = rows.Scan(&id)
+			return id, err
+		}, "SELECT raft_node_id FROM members ORDER BY raft_node_id")
+	})
+}
+
 func (t *Tx) insertMember(m *Member, g hostGrants) (err error) {
 	labels, err := json.Marshal(m.Labels)
 	if err != nil {

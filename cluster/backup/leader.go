@@ -57,9 +57,9 @@ func Look(ctx context.Context, st *store.Store, c store.Consistency, now time.Ti
 	if s.Backups, err = st.Backups.List(ctx, c); err != nil {
 		return s, err
 	}
-	members, err := st.Members.List(ctx, c)
-	for i := range members {
-		s.Members[members[i].NodeID] = true
+	members, err := st.Members.IDs(ctx, c)
+	for _, id := range members {
+		s.Members[id] = true
 	}
 	return s, err
 }

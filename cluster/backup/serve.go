@@ -132,11 +132,11 @@ func (m *Maker) holder(ctx context.Context, b *store.Backup) (uint64, error) {
 		return 0, err
 	}
 	if o.S3.Credentials == "" {
-		list, err := m.Store.Members.List(ctx, store.Stale)
+		list, err := m.Store.Members.IDs(ctx, store.Stale)
 		if err != nil {
 			return 0, err
 		}
-		if slices.ContainsFunc(list, func(x store.Member) bool { return x.NodeID == b.NodeID }) {
+		if slices.Contains(list, b.NodeID) {
 			return b.NodeID, nil
 		}
 	}
