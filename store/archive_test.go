@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"muster/store/engine"
+	"muster/store/foreign"
+	"muster/store/sizes"
 )
 
 // archiveOf packs a state file as a snapshot is.
@@ -392,4 +394,43 @@ func TestForeignArchives(t *testing.T) {
 	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("a bomb was unpacked for %v", took)
 	}
+}
+
+// A state whose rows break a rule of the schema is refused when it is read, which verify, inspect and restore all do
+// first. The sentence names the table and the rule with its column.
+func TestBrokenRules(t *testing.T) {
+	t.Parallel()
+	state := queryBench(t)
+	lax := []string{"PRAGMA ignore_check_constraints = 1", "PRAGMA foreign_keys = 0"}
+	broken := func(t *testing.T, want, query string) string {
+		t.Helper()
+		path := changed(t, state, append(lax, query)...)
+		var refusal *Refusal
+		err := foreign.Check(bg, path, LatestSchema())
+		if !errors.As(err, &refusal) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", query, err, want)
+		}
+		return path
+	}
+	walked := 0
+	for _, s := range sizes.All {
+		switch s.Table { // a founded cluster has rows in these
+		case "settings", "members", "api_tokens", "audit":
+		default:
+			continue
+		}
+		walked++
+		length := fmt.Sprintf("(length(CAST(%s AS BLOB)) <= %d)", s.Column, s.Max)
+		broken(t, "a row of table "+s.Table+" breaks CHECK "+length, fmt.Sprintf( // valid JSON, for columns of it
+			`UPDATE %s SET %s = '"' || printf('%%.*c', %d, 'x') || '"'`, s.Table, s.Column, s.Max-1))
+	}
+	if walked < 15 {
+		t.Errorf("only %d columns were tried", walked)
+	}
+	broken(t, "a row of table members breaks CHECK (pinned IN (0, 1))", "UPDATE members SET pinned = 2")
+	broken(t, "a row of table join_token_uses refers to a missing row of table join_tokens",
+		"INSERT INTO join_token_uses VALUES ('none', 1, NULL, 'x', 'y')")
+	path := broken(t, "a row of table members breaks CHECK (json_valid(labels))", "UPDATE members SET labels = 'no'")
+	refusedArchive(t, "labels", bytes.NewReader(archiveOf(t, path, func(*ArchiveMeta) {})), testLimits,
+		"the archive's state is damaged: a row of table members breaks CHECK (json_valid(labels)); use another backup")
 }

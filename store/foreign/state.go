@@ -95,6 +95,9 @@ func texts(conn *sqlite3.SQLiteConn, query string, most int) (list []string, err
 	}
 }
 
+const brokenLink = "SELECT 'a row of table ' || \"table\" || ' refers to a missing row of table ' || parent " +
+	"FROM pragma_foreign_key_check LIMIT 1"
+
 const selectShape = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
 
 // Check compares the schema of a state with that of its declared version, then checks the file for damage. Faults of
@@ -136,13 +139,20 @@ func Check(ctx context.Context, path string, version int64) error {
 	}
 	return bounded(ctx, conn, archiveTime, archiveMemory, func() error {
 		verdict, err := texts(conn, "PRAGMA integrity_check(1)", 1)
-		if err != nil || !slices.Equal(verdict, []string{"ok"}) {
-			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
+		if err != nil || len(verdict) == 0 {
+			return damagedState("SQLite cannot read it")
 		}
-		if broken, err := texts(conn, "SELECT 'x' FROM pragma_foreign_key_check LIMIT 1", 1); err != nil || len(broken) > 0 {
-			return engine.Refuse(engine.Invalid, "the archive's state is damaged")
+		if verdict[0] != "ok" {
+			return damagedState(strings.ReplaceAll(verdict[0], "\n", " "))
 		}
-		return nil
+		broken, err := texts(conn, brokenLink, 1)
+		if err != nil {
+			return damagedState("SQLite cannot read it")
+		}
+		if len(broken) > 0 {
+			return damagedState(broken[0])
+		}
+		return checkRows(conn, want)
 	})
 }
 
