@@ -70,7 +70,7 @@ var changes = map[string]change{
 	"PUT /v1/operator/autopilot/configuration": {body: `{"MaxTrailingLogs":77}`},
 	"PUT /api/v1/cluster/secrets/{name}":       {path: "/api/v1/cluster/secrets/made", body: `{"value":"x"}`},
 	"PUT /api/v1/cluster/leases/{id}":          {path: "/api/v1/cluster/leases/made", body: `{"nodeId":1,"ttlSeconds":60}`},
-	"POST /api/v1/cluster/members/{id}/drain":  {path: "/api/v1/cluster/members/1/drain", body: `{}`},
+	"POST /api/v1/cluster/members/{id}/drain":  {path: "/api/v1/cluster/members/1/drain", body: `{"deadlineSeconds":60}`},
 	"POST /api/v1/cluster/members/{id}/resume": {path: "/api/v1/cluster/members/1/resume", body: `{}`},
 	"DELETE /api/v1/api-tokens/{id}": {path: "/api/v1/api-tokens/%", prepare: func(s *sole.Member) string {
 		return made(s, s.Call("POST", "/api/v1/api-tokens", s.Admin, `{"name":"gone","scopes":["enroll"]}`))
@@ -134,18 +134,20 @@ func TestReplaysOfEveryRoute(t *testing.T) {
 	s.T = t
 }
 
-func (c change) repeat(s *sole.Member, rt *handlers.Route) {
-	t := s.T
-	secret := s.Token(cmp.Or(c.scope, rt.Scope))
-	id := s.Query("SELECT id FROM api_tokens WHERE created_rev = (SELECT max(created_rev) FROM api_tokens)")
+// aim makes what the request is about, and returns the request's path and body.
+func (c change) aim(s *sole.Member, rt *handlers.Route) (path, body string) {
 	about := ""
 	if c.prepare != nil {
 		about = c.prepare(s)
 	}
-	path, body := strings.ReplaceAll(c.path, "%", about), strings.ReplaceAll(c.body, "%", about)
-	if path == "" {
-		path = rt.Path
-	}
+	return cmp.Or(strings.ReplaceAll(c.path, "%", about), rt.Path), strings.ReplaceAll(c.body, "%", about)
+}
+
+func (c change) repeat(s *sole.Member, rt *handlers.Route) {
+	t := s.T
+	secret := s.Token(cmp.Or(c.scope, rt.Scope))
+	id := s.Query("SELECT id FROM api_tokens WHERE created_rev = (SELECT max(created_rev) FROM api_tokens)")
+	path, body := c.aim(s, rt)
 	send := func(path, body string) *httptest.ResponseRecorder {
 		return s.Call(rt.Method, path, secret, body, "Content-Type", "application/json", "Idempotency-Key", "the key")
 	}

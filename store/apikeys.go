@@ -216,7 +216,7 @@ func (ak APIKeys) Revoke(ctx context.Context, actor Actor, match func(*APIKey) b
 				return out, err
 			}
 			for i := range made {
-				if err := tx.revokeEnrollment(&made[i], "with "+keyObject(k.ID)); err != nil {
+				if err := tx.revokeEnrollment(&made[i], ", with "+keyObject(k.ID)); err != nil {
 					return out, err
 				}
 			}

@@ -33,6 +33,17 @@ type Enrollment struct {
 	RevokedAt       *time.Time
 }
 
+// issued describes the issued material, for an audit row.
+func (e *Enrollment) issued() string {
+	switch {
+	case e.Kind == EnrollKibana:
+		return "api_token/" + e.ServiceTokenID
+	case e.HTTPCASerial == "":
+		return "certificate " + e.TransportSerial + ", the key of the HTTP authority"
+	}
+	return "certificate " + e.TransportSerial + ", intermediate HTTP authority " + e.HTTPCASerial
+}
+
 // State returns the enrollment's state in one word.
 func (e *Enrollment) State(now time.Time) string {
 	switch {
@@ -121,16 +132,7 @@ func (en Enrollments) Enroll(ctx context.Context, actor Actor, e Enrolling) (Enr
 			e.EnrolledAt, e.ExpiresAt, tx.Rev, tx.Rev); err != nil {
 			return e, err
 		}
-		detail := ""
-		switch {
-		case e.Kind == EnrollKibana:
-			detail = "api_token/" + e.ServiceTokenID
-		case e.HTTPCASerial == "":
-			detail = "certificate " + e.TransportSerial + ", the key of the HTTP authority"
-		default:
-			detail = "certificate " + e.TransportSerial + ", intermediate HTTP authority " + e.HTTPCASerial
-		}
-		return e, tx.audit("enrollment."+e.Kind, enrollmentObject(e.ID), detail)
+		return e, tx.audit("enrollment."+e.Kind, enrollmentObject(e.ID), e.issued())
 	})
 }
 
@@ -214,7 +216,7 @@ func (en Enrollments) Revoke(ctx context.Context, actor Actor, id string) error 
 	})
 }
 
-func (t *Tx) revokeEnrollment(e *Enrollment, detail string) error {
+func (t *Tx) revokeEnrollment(e *Enrollment, cause string) error {
 	if err := t.exec("UPDATE enrollments SET revoked_at = ?, modified_rev = ? WHERE id = ?", t.Now, t.Rev,
 		e.ID); err != nil {
 		return err
@@ -228,7 +230,7 @@ func (t *Tx) revokeEnrollment(e *Enrollment, detail string) error {
 			return err
 		}
 	}
-	return t.audit("enrollment.revoke", enrollmentObject(e.ID), detail)
+	return t.audit("enrollment.revoke", enrollmentObject(e.ID), e.issued()+cause)
 }
 
 // pruneEnrollments deletes keys and enrollments that expired or were revoked before a time.

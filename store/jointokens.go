@@ -264,6 +264,7 @@ func (jt JoinTokens) Revoke(ctx context.Context, actor Actor, id string) error {
 			id); err != nil {
 			return err
 		}
-		return tx.audit("join_token.revoke", "join_token/"+id, "")
+		return tx.audit("join_token.revoke", "join_token/"+id,
+			made("was", t.State(tx.Now), "used", t.Uses, "uses", t.MaxUses, "mode", t.Mode, "node", t.NodeID))
 	})
 }

@@ -311,13 +311,17 @@ func (sx Secrets) List(ctx context.Context, c Consistency) (list []StoredSecret,
 // Delete takes a value away for good.
 func (sx Secrets) Delete(ctx context.Context, actor Actor, name string) error {
 	return doOnce(ctx, sx.s, actor, func(tx *Tx) error {
-		n, err := tx.execCount("DELETE FROM secrets WHERE name = ?", name)
+		var version uint64
+		there, err := tx.get("SELECT version FROM secrets WHERE name = ?", []any{name}, &version)
 		if err != nil {
 			return err
 		}
-		if n == 0 {
+		if !there {
 			return refuse(NotFound, "secret not found")
 		}
-		return tx.audit("secret.delete", "secret/"+name, "")
+		if err := tx.exec("DELETE FROM secrets WHERE name = ?", name); err != nil {
+			return err
+		}
+		return tx.audit("secret.delete", "secret/"+name, fmt.Sprintf("version %d", version))
 	})
 }

@@ -132,7 +132,7 @@ func (ms Members) Promote(ctx context.Context, actor Actor, nodeID uint64) error
 			tx.Rev, nodeID); err != nil {
 			return err
 		}
-		return tx.audit("member.promote", nodeObject(nodeID), "")
+		return tx.audit("member.promote", nodeObject(nodeID), made("was", m.Role))
 	})
 }
 

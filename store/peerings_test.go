@@ -355,6 +355,10 @@ func TestPeerMembers(t *testing.T) {
 	if err := s.Peerings.Delete(bg, actor, "them"); err != nil {
 		t.Fatal(err)
 	}
+	rows, err := s.Audit.List(bg, Linearisable, AuditFilter{Action: "peering.delete", Limit: 10})
+	if err != nil || len(rows) != 1 || rows[0].Detail != "was=ESTABLISHING datacenter=far members=1197" {
+		t.Errorf("%+v, %v", rows, err)
+	}
 	if n, _, err := s.Peerings.Import(bg, actor, "id", nil); err != nil || n != 0 {
 		t.Errorf("an import into a peering that has ended: %d, %v", n, err)
 	}

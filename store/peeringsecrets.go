@@ -134,7 +134,7 @@ func (t *Tx) mintPeeringToken(k PeeringToken, hash string) (Peering, error) {
 	if err := t.putPeeringSecrets(p.ID, x); err != nil {
 		return p, err
 	}
-	return p, t.audit("peering.token", peeringObject(p.Name), made("ttl", k.TTL))
+	return p, t.audit("peering.token", peeringObject(p.Name), made("id", p.ID, "ttl", k.TTL))
 }
 
 // ExchangeSecret exchanges the one-time secret of a token for a stream secret, of which this function gets only the

@@ -206,6 +206,10 @@ func (ps Peerings) Terminate(ctx context.Context, actor Actor, id string) error 
 
 // terminatePeering keeps the secrets: the other cluster may repeat its farewell.
 func (t *Tx) terminatePeering(p *Peering) error {
+	detail, err := t.endedPeering(p)
+	if err != nil {
+		return err
+	}
 	p.turn(PeeringTerminated, ErrPeeringTerminated.Error(), t.Now)
 	if err := t.putPeering(p); err != nil {
 		return err
@@ -213,7 +217,14 @@ func (t *Tx) terminatePeering(p *Peering) error {
 	if err := t.forgetPeerBundle(p.ID); err != nil {
 		return err
 	}
-	return t.audit("peering.terminated", peeringObject(p.Name), "")
+	return t.audit("peering.terminated", peeringObject(p.Name), detail)
+}
+
+// endedPeering describes a peering that is about to end: its state until now, and what was known through it.
+func (t *Tx) endedPeering(p *Peering) (detail string, err error) {
+	var members int
+	_, err = t.get("SELECT count(*) FROM peer_members WHERE peering_id = ?", []any{p.ID}, &members)
+	return made("was", p.State, "datacenter", p.RemoteDatacenter, "members", members), err
 }
 
 // Delete marks a peering for deletion and deletes its secrets; the leader's loop removes the imported members and then
@@ -236,6 +247,10 @@ func (t *Tx) deletePeering(name string) error {
 			return err
 		}
 	}
+	detail, err := t.endedPeering(p)
+	if err != nil {
+		return err
+	}
 	p.turn(PeeringDeleting, "", t.Now)
 	p.DeletedAt, p.Meta, p.PeerID, p.CAPems, p.ServerName = &t.Now, nil, "", nil, ""
 	if err := t.putPeering(p); err != nil {
@@ -247,7 +262,7 @@ func (t *Tx) deletePeering(name string) error {
 	if err := t.forgetPeerBundle(p.ID); err != nil {
 		return err
 	}
-	return t.audit("peering.delete", peeringObject(p.Name), "")
+	return t.audit("peering.delete", peeringObject(p.Name), detail)
 }
 
 // cleanBatch is the maximum number of imported members that one transaction changes.
