@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"muster/internal/naming"
 )
 
 func newSettingsCommand(env *environment) *cobra.Command {
@@ -30,8 +32,8 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			}
 			value, known := all[args[0]]
 			if !known {
-				return fmt.Errorf("%s is not a setting; there are %s", args[0],
-					strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+				return fmt.Errorf("%s is not a setting; %s", args[0],
+					naming.Suggest(args[0], slices.Sorted(maps.Keys(all))))
 			}
 			if env.output == "json" {
 				return env.json(value)
@@ -65,12 +67,17 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool {
+				_, given := values[name]
+				return !given
+			})
 			return env.settings(all)
 		},
 	})
 	return group
 }
 
+// settings prints these settings.
 func (e *environment) settings(all map[string]json.RawMessage) error {
 	if e.output == "json" {
 		return e.json(all)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"muster/internal/naming"
 )
 
 // usageError is an invalid command line: exit status 2.
@@ -80,41 +82,20 @@ func rule(err error) string {
 }
 
 // nearestFlag returns the most similar flag; empty if none is similar.
-func nearestFlag(flags *pflag.FlagSet, name string) (best string) {
-	least := 3 // with more edits it is another word
+func nearestFlag(flags *pflag.FlagSet, name string) string {
+	var names []string
 	flags.VisitAll(func(f *pflag.Flag) {
-		if d := edits(name, f.Name); !f.Hidden && (d < least || strings.HasPrefix(f.Name, name) && best == "") {
-			best, least = f.Name, min(d, least)
+		if !f.Hidden {
+			names = append(names, f.Name)
 		}
 	})
-	return best
-}
-
-// edits returns Levenshtein's distance of a and b: the number of inserted, deleted or replaced letters.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range a {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range b {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return naming.Nearest(name, names)
 }
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	if like := cmd.SuggestionsFor(name); len(like) > 0 {
-		off := func(s string) int { return edits(name, s) }
+		off := func(s string) int { return naming.Edits(name, s) }
 		slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
 		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
 	}

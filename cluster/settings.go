@@ -8,9 +8,9 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"muster/cluster/autopilot"
+	"muster/internal/naming"
 	"muster/store"
 )
 
@@ -64,7 +64,7 @@ func merge(cfg autopilot.Config, patch []byte) (json.RawMessage, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%.80s is not a setting of autopilot; the settings are %s", name, strings.Join(names, ", "))
+			return nil, fmt.Errorf("%.80s is not a setting of autopilot; %s", name, naming.Suggest(name, names))
 		}
 		one, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
 		if err != nil {

@@ -22,8 +22,8 @@ func TestMergeNamesTheSetting(t *testing.T) {
 		}
 	}
 	for body, want := range map[string]string{
-		`{"maxVoter":3}`:          "maxVoter is not a setting of autopilot; the settings are cleanupDeadMembers, ",
-		`{"maxVoters":3,"x":1}`:   "x is not a setting of autopilot",
+		`{"maxVoter":3}`:          "maxVoter is not a setting of autopilot; did you mean maxVoters?",
+		`{"maxVoters":3,"x":1}`:   "x is not a setting of autopilot; use one of cleanupDeadMembers, ",
 		`[]`:                      "the body must be a JSON object",
 		`{"maxVoters":3} trailer`: "the body must be a JSON object",
 	} {

@@ -75,7 +75,7 @@ func testEnrollSettings(t *testing.T, c *cluster) {
 	} {
 		u.do(c.members[2], "PUT", settingsPath, body).expect(t, "settings "+body, 400, want)
 	}
-	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 || !strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; the settings are `) {
+	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 || !strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; did you mean enrollment.enabled?`) {
 		t.Errorf("an unknown name: %v", a)
 	}
 	holds("after what was refused")
@@ -482,9 +482,9 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 	expect(2, "", "--ttl", "enroll-token", "create", "--ttl", "0s")
 	expect(0, "enrollment.enabled       true", "", "settings", "get")
 	expect(0, "true\n", "", "settings", "get", "enrollment.enabled")
-	expect(0, "enrollment.enabled       false", "", "settings", "set", "enrollment.enabled=false")
-	expect(0, "enrollment.enabled       true", "", "settings", "set", "enrollment.enabled=")
+	expect(0, "enrollment.enabled  false", "", "settings", "set", "enrollment.enabled=false")
+	expect(0, "enrollment.enabled  true", "", "settings", "set", "enrollment.enabled=")
 	expect(1, "", "enrollment.enabled must be true or false (400)", "settings", "set", "enrollment.enabled=perhaps")
-	expect(1, "", "x is not a setting", "settings", "get", "x")
+	expect(1, "", "x is not a setting; use one of ", "settings", "get", "x")
 	expect(2, "", "is not NAME=VALUE", "settings", "set", "x")
 }

@@ -98,7 +98,7 @@ func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 				t.Errorf("PUT %s on the %s: %v, want %q", x.body, role, a, x.want)
 			}
 		}
-		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters must be a whole number", `{"cleanupDeadMembers":1}`: "cleanupDeadMembers must be true or false", `{"maxVoter":3}`: "maxVoter is not a setting of autopilot; the settings are cleanupDeadMembers, ",
+		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters must be a whole number", `{"cleanupDeadMembers":1}`: "cleanupDeadMembers must be true or false", `{"maxVoter":3}`: "maxVoter is not a setting of autopilot; did you mean maxVoters?",
 			`{"maxLagRevisions":-1}`: "maxLagRevisions must be a whole number", `[]`: "object", `5`: "object", `"x"`: "object", `null`: "object"} {
 			a := u.do(m, "PUT", path, body)
 			if got := a.envelope(t, "PUT "+body, "ella"); a.status != 400 || !strings.Contains(got, field) {

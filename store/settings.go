@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster/internal/addr"
+	"muster/internal/naming"
 )
 
 // SettingAutopilot is the configuration of autopilot, a JSON document that package cluster defines.
@@ -227,7 +228,7 @@ func findSetting(name string) (*Setting, error) {
 	for _, o := range AllSettings {
 		names = append(names, o.Name)
 	}
-	return nil, refuse(Invalid, "%s is not a setting; the settings are %s", name, strings.Join(names, ", "))
+	return nil, refuse(Invalid, "%.80s is not a setting; %s", name, naming.Suggest(name, names))
 }
 
 // settings returns the values of all settings; a setting that was never set has its default.
