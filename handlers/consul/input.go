@@ -261,15 +261,32 @@ func checkTokenCAs(list []string) error {
 		if len(ca) > maxCAText {
 			return bad("peering token invalid CA: a certificate has %d bytes, at most %d are allowed", len(ca), maxCAText)
 		}
-		block, _ := pem.Decode([]byte(ca))
-		if block == nil || block.Type != "CERTIFICATE" {
-			return bad("peering token invalid CA: no PEM-encoded data found")
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return bad("peering token invalid CA: %s", err)
+		if err := checkTokenCA([]byte(ca)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// checkTokenCA requires certificates and nothing behind them: the whole text is stored in clear and shown to readers, so
+// a key pasted behind a certificate would be, too.
+func checkTokenCA(text []byte) error {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return bad("peering token invalid CA: no PEM-encoded data found")
+	}
+	for {
+		if block == nil || block.Type != "CERTIFICATE" {
+			return bad("peering token invalid CA: nothing but PEM certificates may follow a certificate")
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return bad("peering token invalid CA: %.200s", err)
+		}
+		if len(bytes.TrimSpace(rest)) == 0 {
+			return nil
+		}
+		block, rest = pem.Decode(rest)
+	}
 }
 
 // checkNames checks that the values sent to the other cluster and stored in the database have the form of muster's own

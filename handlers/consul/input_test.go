@@ -3,6 +3,7 @@ package consul
 import (
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -37,8 +38,13 @@ func TestPeeringTokensAreStrict(t *testing.T) {
 		_, err = parsePeeringToken(base64.StdEncoding.EncodeToString(data))
 		return err
 	}
-	if err := parse(func(*PeeringToken) {}); err != nil {
-		t.Fatal(err)
+	block := func(kind, data string) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: []byte(data)}))
+	}
+	for _, fine := range []string{good.CA[0], good.CA[0] + "\r\n\n", good.CA[0] + good.CA[0], strings.ReplaceAll(good.CA[0], "\n", "\r\n")} {
+		if err := parse(func(k *PeeringToken) { k.CA = []string{fine} }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for field, x := range map[string]struct {
 		set   func(*PeeringToken, string)
@@ -54,7 +60,9 @@ func TestPeeringTokensAreStrict(t *testing.T) {
 		"PeerID":              {func(k *PeeringToken, v string) { k.PeerID = v }, "peer ID", []string{"", "a b", "a\r\n", strings.Repeat("a", 65), "é"}},
 		"EstablishmentSecret": {func(k *PeeringToken, v string) { k.EstablishmentSecret = v }, "establishment secret", []string{"a b", strings.Repeat("a", 65), "\x00"}},
 		"Datacenter":          {func(k *PeeringToken, v string) { k.Remote.Datacenter = v }, "datacenter", []string{"A", "a b", "a.b", strings.Repeat("a", 64), "\n"}},
-		"CA":                  {func(k *PeeringToken, v string) { k.CA = []string{v} }, "CA", []string{"", "x", strings.Repeat("x", maxCAText+1), good.CA[0] + strings.Repeat("\n", maxCAText)}},
+		"CA": {func(k *PeeringToken, v string) { k.CA = []string{v} }, "CA", []string{"", "x", strings.Repeat("x", maxCAText+1), good.CA[0] + strings.Repeat("\n", maxCAText),
+			good.CA[0] + "x", good.CA[0] + block("PRIVATE KEY", "\x30\x00"), block("PRIVATE KEY", "\x30\x00") + good.CA[0], good.CA[0] + block("CERTIFICATE", "\x30\x00"),
+			block("CERTIFICATE", ""), block("CERTIFICATE REQUEST", "\x30\x00"), block("CERTIFICATE", strings.Repeat("\x30\x80", 2000)), "\x00" + good.CA[0] + "\x00"}},
 	} {
 		for _, v := range x.wrong {
 			err := parse(func(k *PeeringToken) { x.set(k, v) })
