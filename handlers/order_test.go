@@ -374,6 +374,40 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
+// No browser lets a page of another origin read an answer or send what needs a preflight: no route allows an origin,
+// whatever a page asks for, and every type that a form can send is refused like any other.
+func TestPagesOfOtherOriginsReadNothing(t *testing.T) {
+	t.Parallel()
+	s := sole.New(t)
+	asks := []string{"Origin", "https://evil.example", "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers",
+		"authorization, x-consul-token, content-type", "Access-Control-Request-Private-Network", "true"}
+	closed := func(method, target string, headers ...string) *httptest.ResponseRecorder {
+		w := s.Call(method, target, "", "", headers...)
+		for name := range w.Header() {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s %s %v: %s: %s", method, target, headers, name, w.Header().Get(name))
+			}
+		}
+		return w
+	}
+	forms := []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/json"}
+	modes := [][]string{{"Sec-Fetch-Mode", "navigate"}, {"Sec-Fetch-Mode", "no-cors"}, {"Sec-Fetch-Mode", "cors"}, {"Sec-Fetch-Dest", "iframe"}, {"Sec-Fetch-User", "?1"}}
+	for _, rt := range s.Routes() {
+		target := strings.NewReplacer("{name:.*}", "x", "{id}", "1", "{name}", "x", "{file}", "x").Replace(rt.Path)
+		closed("OPTIONS", target, asks...) // some originals answer 200; without Access-Control-Allow-Origin it permits nothing
+		closed(rt.Method, target, "Origin", "https://evil.example")
+		if !rt.Changes() && !rt.Keyed {
+			continue
+		}
+		for i, form := range forms {
+			w := closed(rt.Method, target, append(modes[i], "Sec-Fetch-Site", "cross-site", "Content-Type", form)...)
+			if w.Code != 403 {
+				t.Errorf("%s %s as %q, %v: %d %s", rt.Method, target, form, modes[i], w.Code, w.Body)
+			}
+		}
+	}
+}
+
 // A connection beyond the limit is told so, in the words of the family that it asks.
 func TestOverfullConnections(t *testing.T) {
 	t.Parallel()
