@@ -1,9 +1,11 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,6 +94,8 @@ func TestEveryCommandWithoutLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wait sync.WaitGroup
+	wait.Go(func() { watchWithoutLeader(t, "watch") })
+	wait.Go(func() { watchWithoutLeader(t, "watch", "--since", "1") })
 	seen := 0
 	walkCommands(cli.Command(), func(cmd *cobra.Command) {
 		path := strings.TrimPrefix(cmd.CommandPath(), "muster ")
@@ -105,6 +109,30 @@ func TestEveryCommandWithoutLeader(t *testing.T) {
 	wait.Wait()
 	if seen < 50 {
 		t.Errorf("only %d commands were tried", seen)
+	}
+}
+
+// watchWithoutLeader: a command that goes on says that nobody leads, and ends well.
+func watchWithoutLeader(t *testing.T, args ...string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- cli.Main(ctx, args, strings.NewReader(""), io.Discard, w)
+		w.Close()
+	}()
+	stop := time.AfterFunc(within, cancel)
+	defer stop.Stop()
+	said := false
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "there is no leader") {
+			said = true
+			cancel()
+		}
+	}
+	if got := <-code; got != 0 || !said {
+		t.Errorf("%q: exit %d; it says that nobody leads: %t", args, got, said)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,8 @@ func newWatchCommand(env *environment) *cobra.Command {
 		Use:   "watch",
 		Short: "Print the cluster's events, until Ctrl-C",
 		Long: `Print a line for each change of the cluster's state, when it is committed. When the watched member goes away,
-the command continues at the next address without omitting events.`,
+the command continues at the next address without omitting events. Without a leader nothing changes: stderr says so, and
+says when there is one again.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := strconv.ParseUint(since, 10, 53); since != "" && err != nil {
@@ -46,7 +48,26 @@ the command continues at the next address without omitting events.`,
 // watch prints the events accepted by want, a line each, until it is interrupted.
 func (e *environment) watch(ctx context.Context, c *client.Client, opt client.WatchOptions,
 	want func(client.Event) bool) error {
-	opt.Broken = func(err error) { e.say("%s; going on elsewhere", console.Printable(err.Error())) }
+	var one sync.Mutex // says a sentence at a time
+	say := func(format string, args ...any) {
+		one.Lock()
+		defer one.Unlock()
+		e.say(format, args...)
+	}
+	opt.Broken = func(err error) { say("%s; going on elsewhere", console.Printable(err.Error())) }
+	asking, cancel := context.WithCancel(ctx)
+	var asker sync.WaitGroup
+	asker.Go(func() {
+		leadership(asking, c, func(led bool) {
+			if led {
+				say("there is a leader again")
+			} else {
+				say("there is no leader: nothing changes until there is one")
+			}
+		})
+	})
+	defer asker.Wait()
+	defer cancel()
 	err := c.Watch(ctx, opt, func(x client.Event) error {
 		if !want(x) {
 			return nil
@@ -57,6 +78,24 @@ func (e *environment) watch(ctx context.Context, c *client.Client, opt client.Wa
 		return nil // that is how one stops watching
 	}
 	return err
+}
+
+// leadership calls turned when no address knows a leader any more, and when one does again. It blocks until ctx ends.
+func leadership(ctx context.Context, c *client.Client, turned func(led bool)) {
+	tick := time.NewTicker(askLeader)
+	defer tick.Stop()
+	led := true
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if s, err := c.Survey(ctx); err == nil && s.Leader != led {
+			led = s.Leader
+			turned(led)
+		}
+	}
 }
 
 // event prints one event as a line: for people, or as JSON.
@@ -83,6 +122,7 @@ func (e *environment) event(x client.Event) error {
 
 const (
 	watchQuiet = 200 * time.Millisecond // closer changes are shown together
+	askLeader  = 2 * time.Second        // how often a command that watches asks for the leader
 	clearAll   = "\x1b[H\x1b[2J\x1b[3J" // of a terminal: home, screen, what was scrolled away (ECMA-48, xterm)
 )
 
@@ -131,15 +171,19 @@ func (e *environment) again(ctx context.Context, show func() error) error {
 	changed, failed := make(chan struct{}, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	due := func() {
+		select {
+		case changed <- struct{}{}:
+		default: // a print is already due
+		}
+	}
 	go func() {
 		failed <- c.Watch(ctx, client.WatchOptions{}, func(client.Event) error {
-			select {
-			case changed <- struct{}{}:
-			default: // a print is already due
-			}
+			due()
 			return nil
 		})
 	}()
+	go leadership(ctx, c, func(bool) { due() }) // a list without a leader says how old it is
 	for {
 		if console.Terminal(e.stdout) {
 			fmt.Fprint(e.stdout, clearAll)

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -120,6 +121,47 @@ func TestWatchedList(t *testing.T) {
 	}
 	if n := strings.Count(out.String(), "RAFT ADDRESS"); n < 2 {
 		t.Errorf("the list was printed %d times:\n%s", n, out.String())
+	}
+}
+
+// TestWatchWithoutLeader: who watches hears once that there is no leader, and once that there is one again.
+func TestWatchWithoutLeader(t *testing.T) {
+	outside(t)
+	var leader atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/status":
+			fmt.Fprintf(w, `{"result":{"cluster":{"leaderNodeId":%d}}}`, leader.Load())
+		case "/api/v1/cluster/members":
+			io.WriteString(w, memberList("active"))
+		case "/api/v1/events":
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}
+	}))
+	defer s.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	code := make(chan int)
+	var out, errs, lists shared
+	go func() { code <- Main(ctx, []string{"watch", "--addr", s.URL}, nil, &out, &errs) }()
+	await.True(t, "no leader", func() bool { return errs.String() == "there is no leader: nothing changes until there is one\n" })
+	leader.Store(1)
+	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &lists, io.Discard) }()
+	const told = "there is no leader: nothing changes until there is one\nthere is a leader again\n"
+	await.True(t, "a leader", func() bool { return errs.String() == told })
+	await.True(t, "a list", func() bool { return strings.Count(lists.String(), "RAFT ADDRESS") == 1 })
+	leader.Store(0)
+	await.True(t, "the list again", func() bool { return strings.Count(lists.String(), "RAFT ADDRESS") == 2 })
+	cancel()
+	for range 2 {
+		if got := <-code; got != 0 {
+			t.Errorf("exit %d: %s", got, errs.String())
+		}
+	}
+	if out.String() != "" {
+		t.Errorf("it printed %q", out.String())
 	}
 }
 
