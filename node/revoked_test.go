@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"muster/client"
 )
@@ -43,6 +44,11 @@ func TestRevokedOnEveryMember(t *testing.T) {
 						open.Done()
 					}
 					resp, err := transport.RoundTrip(r)
+					for stream && err == nil && resp.StatusCode != 200 && ctx.Err() == nil { // no leader, or not known here yet
+						resp.Body.Close()
+						time.Sleep(20 * time.Millisecond)
+						resp, err = transport.RoundTrip(r)
+					}
 					if stream {
 						open.Done()
 					}
