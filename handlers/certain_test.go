@@ -104,6 +104,28 @@ type testFollower struct {
 
 func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFollower {
 	t.Helper()
+	f := newTestMember(t, leader, mirror)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { // it hears who leads again and again, as a member outside Raft does
+		defer close(done)
+		for ctx.Err() == nil {
+			if f.Store.LeaderID() == 0 {
+				f.Store.HintLeader(1, time.Hour)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return f
+}
+
+// newTestMember is newTestFollower without a leader that it hears of.
+func newTestMember(t *testing.T, leader *sole.Member, mirror string) *testFollower {
+	t.Helper()
 	identity, err := certs.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
@@ -126,20 +148,7 @@ func newTestFollower(t *testing.T, leader *sole.Member, mirror string) *testFoll
 	cfg := sole.NewConfig(st, leader.ClusterID, "two")
 	cfg.Peers = f.relay
 	f.Member = &sole.Member{Server: sole.Serve(cfg), Store: st, T: t, Admin: leader.Admin}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { // it hears who leads again and again, as a member outside Raft does
-		defer close(done)
-		for ctx.Err() == nil {
-			if st.LeaderID() == 0 {
-				st.HintLeader(1, time.Hour)
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
 	t.Cleanup(func() {
-		cancel()
-		<-done
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = st.Close(ctx)
@@ -378,6 +387,30 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 	}
 	if f.FailingHosts() != 0 {
 		t.Error("a member has counted what it does not know itself")
+	}
+}
+
+// TestWithoutLeaderNobodyIsRefused: while there is no leader, a member refuses no credential because its own replica does
+// not know it or its scopes, on any route; a request without a credential it does refuse.
+func TestWithoutLeaderNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	s := sole.New(t)
+	f := newTestMember(t, s, mirrorFile(s))
+	for _, rt := range s.Routes() {
+		if rt.Scope == "" || rt.At == handlers.AtLeader {
+			continue
+		}
+		target, body := harmless(rt)
+		if rt.At == handlers.HereStale {
+			target += "?stale"
+		}
+		w := f.Call(rt.Method, target, certs.NewSecret(), body)
+		if none := rt.Family.NoLeader; w.Code != none.Status {
+			t.Errorf("%s %s with an unknown token: %d %s", rt.Method, target, w.Code, w.Body)
+		}
+		if w := f.Call(rt.Method, target, "", body); !refusedAs(rt, w.Code, false) {
+			t.Errorf("%s %s without a token: %d %s", rt.Method, target, w.Code, w.Body)
+		}
 	}
 }
 

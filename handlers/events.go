@@ -101,7 +101,7 @@ func (s *Server) stream(rt *Route, o origin, w http.ResponseWriter, r *http.Requ
 	}
 	who, err := s.mayRead(rt, o, q, 0)
 	var e eventQuery
-	if err == nil {
+	if err = s.unconfirmed(rt, q, err); err == nil {
 		e, err = parseEventQuery(r)
 	}
 	if err != nil {

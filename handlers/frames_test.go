@@ -302,6 +302,8 @@ func newAsker(t *testing.T, addr string) *asker {
 	return a
 }
 
+// ask sends a request and returns the status of the answer. A connection that the server has closed, which the client may not
+// have noticed, is replaced by another one.
 func (a *asker) ask(method, path, token, body string) int {
 	a.t.Helper()
 	ctx := httptrace.WithClientTrace(a.t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { a.reused = c.Reused }})
@@ -314,6 +316,10 @@ func (a *asker) ask(method, path, token, body string) int {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := a.client.Do(r)
+	if errors.Is(err, io.EOF) && a.reused {
+		r.Body, _ = r.GetBody()
+		resp, err = a.client.Do(r)
+	}
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -370,7 +370,13 @@ func (s *Server) work(ctx context.Context, rt *Route, o origin, q *Request) {
 		}
 		err := s.handle(rt, o, q)
 		switch {
-		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)), s.Replica.LeaderID() == 0:
+		case !q.turnedAway && (rt.At == Here || !errors.Is(err, store.ErrNoLeader)):
+			s.answer(rt, q, err)
+			return
+		case s.Replica.LeaderID() == 0:
+			if q.turnedAway {
+				err = s.unconfirmed(rt, q, err)
+			}
 			s.answer(rt, q, err)
 			return
 		case rt.At == Here:
