@@ -129,7 +129,8 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 	c.members[2].awaitSQL(t, "SELECT c.kind || ' ' || (c.revoked_at IS NOT NULL) || ' ' || e.id FROM certificates c JOIN enrollments e ON e.transport_serial = c.serial WHERE c.serial = '"+serial+"'",
 		"enrolled 1 "+last.ID)
 	c.members[1].awaitSQL(t, "SELECT group_concat(action || ' ' || detail, '; ') FROM audit WHERE object = 'enrollment/"+last.ID+"'",
-		"enrollment.node certificate "+serial+", the key of the HTTP authority; enrollment.revoke")
+		"enrollment.node certificate "+serial+", the key of the HTTP authority; enrollment.revoke certificate "+serial+
+			", the key of the HTTP authority")
 	// Whoever verifies certificates of enrollments finds it in the list of the transport authority, and only there.
 	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.transportCA, "/.well-known/http.crl": e.httpCA} {
 		a := c.nobody(t).do(c.members[1], "GET", path, "")

@@ -198,7 +198,11 @@ func TestHostileClients(t *testing.T) {
 		before := m.rss(t)
 		x.do(a)
 		served(x.name)
-		if more := m.rss(t) - before; more > 60<<20 {
+		most := 60 << 20
+		if x.name == "windows of all that is open" { // answers to all its streams are made before their windows open
+			most = 120 << 20
+		}
+		if more := m.rss(t) - before; more > most {
 			t.Errorf("%s: the member has %d MB more", x.name, more>>20)
 		} else {
 			t.Logf("%s: %d MB more", x.name, more>>20)

@@ -218,10 +218,10 @@ func testPeeringGarbage(t *testing.T, a side) {
 	trust := fmt.Sprintf(`{"trust":{"sequence":1,"pems":%s}}`, pems)
 	for _, x := range []struct{ text, reason string }{
 		{"nonsense", "cannot be read"},
-		{`{"members":{"first":true,"last":true,"list":[{"id":"","name":"","nodeId":1,"raftAddress":"","apiAddress":"","health":""}]}}`, "no member"},
+		{`{"members":{"first":true,"last":true,"list":[{"id":"","name":"","nodeId":1,"raftAddress":"","apiAddress":"","health":""}]}}`, "invalid member"},
 		{`{"members":{"last":true,"list":[]}}`, "no beginning"},
 		{`{"trust":{"sequence":9,"pems":["x"]}}`, "authority"},
-		{`{"addresses":{"list":["1.2.3.4:5"]}}`, "does not belong"},
+		{`{"addresses":{"list":["1.2.3.4:5"]}}`, "not allowed on a stream"},
 		{strings.Repeat(" ", 2<<20), "announces"},
 	} {
 		f := dialFake(t, a.at.raft, k)
