@@ -88,7 +88,7 @@ func (s *service) deleteWorkload(q *handlers.Request) error {
 func (s *service) trustBundle(q *handlers.Request) error {
 	bundle, err := s.Authorities.TrustBundle(q.Context())
 	if errors.Is(err, store.ErrNoWorkloadCA) {
-		return handlers.Fail(http.StatusServiceUnavailable, err.Error())
+		return handlers.Later(err.Error())
 	}
 	if err != nil {
 		return err
