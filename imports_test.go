@@ -32,12 +32,13 @@ var arrows = map[string][]string{
 	".":              {"cli"},
 	"scripts/man":    {"cli"},
 	"scripts/notice": {},
-	"cli":            {"cli/…", "node", "client", "api", "cluster/datadir", "store"}, // datadir and store: commands on files
-	"cli/console":    {},
-	"cli/devdir":     {},
-	"cli/process":    {},
-	"client":         {"api"},
-	"api":            {},
+	// datadir and store: commands on files
+	"cli":         {"cli/…", "node", "client", "api", "cluster/datadir", "store"},
+	"cli/console": {},
+	"cli/devdir":  {},
+	"cli/process": {},
+	"client":      {"api"},
+	"api":         {},
 	// A member that joins is a client of its cluster. node puts everything else together.
 	"node": {"api", "client", "handlers/…", "cluster/…", "store"},
 

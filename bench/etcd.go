@@ -57,10 +57,11 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 	}
 	for i, peer := range addrs[members:] {
 		name, api := fmt.Sprintf("n%d", i+1), scheme+c.endpoints[i]
-		p, err := f.launch(dir, name, append([]string{s.program, "--name", name, "--data-dir", dir + "/" + name, "--logger", "zap",
-			"--listen-client-urls", api, "--advertise-client-urls", api,
-			"--listen-peer-urls", scheme + peer, "--initial-advertise-peer-urls", scheme + peer,
-			"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new"}, flags...)...)
+		p, err := f.launch(dir, name,
+			append([]string{s.program, "--name", name, "--data-dir", dir + "/" + name, "--logger", "zap",
+				"--listen-client-urls", api, "--advertise-client-urls", api,
+				"--listen-peer-urls", scheme + peer, "--initial-advertise-peer-urls", scheme + peer,
+				"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new"}, flags...)...)
 		if err != nil {
 			stop(c)
 			return nil, err

@@ -12,8 +12,8 @@ import (
 
 const probeEvery, probeLimit = 20 * time.Millisecond, 2 * time.Second
 
-// loss is a way to lose the leader in the midst of writes. What is measured is how long it takes until a write that began
-// after it is answered.
+// loss is a way to lose the leader in the midst of writes. What is measured is how long it takes until a write that
+// began after it is answered.
 type loss struct {
 	what  string
 	times int     // at most

@@ -33,7 +33,8 @@ func (b *bench) handover(ctx context.Context) {
 		}
 		anybody.set(s.name(), v)
 		oneClient.set(s.name(), w)
-		b.report.note("hand-over, %s: %d times by %s; longest wait of a client p50 %.0f, max %.0f ms; in the second before each, max %.0f ms",
+		b.report.note("hand-over, %s: %d times by %s; longest wait of a client p50 %.0f, max %.0f ms; in the second before "+
+			"each, max %.0f ms",
 			s.name(), v.N, how, w.P50, w.Max, u.Max)
 	}
 	b.add(ctx, "hand-over: longest time without any answered write", "ms", true, anybody, below(100, "ms"))

@@ -60,7 +60,8 @@ func (c *musterCluster) weigh(ctx context.Context, b *bench, what string, leader
 		}
 		b.report.note("memory of n%d (%s), %s: %v", i+1, role, what, f)
 	}
-	b.add(ctx, "memory: largest other member, "+what, "MB", true, outcome{"muster": {Value: largest / 1e6}}, below(others, "MB"))
+	b.add(ctx, "memory: largest other member, "+what, "MB", true, outcome{"muster": {Value: largest / 1e6}},
+		below(others, "MB"))
 }
 
 // metrics returns a member's metrics by name and labels.

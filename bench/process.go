@@ -73,7 +73,8 @@ type process struct {
 
 // launch starts a program whose output goes to dir/<name>.log.
 func (f *fleet) launch(dir, name string, args ...string) (*process, error) {
-	p := &process{fleet: f, args: args, log: filepath.Join(dir, name+".log"), profiled: len(args) > 1 && args[1] == "serve"}
+	p := &process{fleet: f, args: args, log: filepath.Join(dir, name+".log"), profiled: len(args) > 1 &&
+		args[1] == "serve"}
 	if err := p.start(); err != nil {
 		return nil, err
 	}
@@ -157,8 +158,8 @@ func lastWords(name string) string {
 	return strings.Join(lines[max(0, len(lines)-3):], " | ")
 }
 
-// cpu is the processor time of the process in nanoseconds, as the scheduler counts it for each thread. It lacks the threads
-// that have ended: Go's runtime, libuv and dqlite keep theirs.
+// cpu is the processor time of the process in nanoseconds, as the scheduler counts it for each thread. It lacks the
+// threads that have ended: Go's runtime, libuv and dqlite keep theirs.
 func (p *process) cpu() (sum time.Duration) {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
 	for _, name := range threads {

@@ -89,8 +89,15 @@ type report struct {
 
 // add adds a row. With lower, smaller values are better.
 func (r *report) add(what, unit string, lower bool, o outcome, g *goal) {
-	line := row{What: what, Unit: unit, Muster: o["muster"], Etcd: o["etcd"], EtcdTLS: o["etcd-tls"], Engine: o["engine"],
-		Rival: o["rival"]}
+	line := row{
+		What:    what,
+		Unit:    unit,
+		Muster:  o["muster"],
+		Etcd:    o["etcd"],
+		EtcdTLS: o["etcd-tls"],
+		Engine:  o["engine"],
+		Rival:   o["rival"],
+	}
 	muster, haveMuster := o.ok("muster")
 	etcd, haveEtcd := o.ok("etcd")
 	if haveMuster && haveEtcd && muster.Value > 0 && etcd.Value > 0 {
@@ -184,7 +191,9 @@ func (r *report) print(out io.Writer) {
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	systems := strings.Join(columns, " / ")
-	fmt.Fprintf(w, "\tserver CPU µs/op: %s\t%s\tratio\tgoal\t\tmuster p50 / p99 ms\tetcd p50 / p99 ms\tbatch / commit ms / gap ms\n", systems, systems)
+	fmt.Fprintf(w,
+		"\tserver CPU µs/op: %s\t%s\tratio\tgoal\t\tmuster p50 / p99 ms\tetcd p50 / p99 ms\tbatch / commit ms / gap ms\n",
+		systems, systems)
 	for _, l := range r.Rows {
 		ratio, met := "-", ""
 		if l.Ratio > 0 {
@@ -194,10 +203,12 @@ func (r *report) print(out io.Writer) {
 			met = map[bool]string{true: "ok", false: "MISSED"}[*l.Met]
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", l.What, l.cpu(), l.figures(), ratio,
-			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(), join([]*value{l.Muster, l.Rival}, (*value).showCommit))
+			cmp.Or(l.Goal, "-"), met, l.Muster.showLatency(), l.Etcd.showLatency(),
+			join([]*value{l.Muster, l.Rival}, (*value).showCommit))
 	}
 	w.Flush()
-	fmt.Fprintln(out, "\nratio: how many times better muster is than etcd (above 1: more per second, or less time or memory)")
+	fmt.Fprintln(out,
+		"\nratio: how many times better muster is than etcd (above 1: more per second, or less time or memory)")
 	for _, n := range r.Notes {
 		fmt.Fprintln(out, "note:", n)
 	}

@@ -49,7 +49,8 @@ func TestParseIdentity(t *testing.T) {
 	}
 	secret := id.String()
 	for name, in := range map[string]string{
-		"empty": "", "comment": "# x\n", "two": secret + "\n" + secret, "cut": secret[:len(secret)-1], "recipient": id.Recipient().String(),
+		"empty": "", "comment": "# x\n", "two": secret + "\n" + secret, "cut": secret[:len(secret)-1],
+		"recipient": id.Recipient().String(),
 	} {
 		if _, err := ParseIdentity([]byte(in)); err == nil || strings.Contains(err.Error(), secret[16:30]) {
 			t.Errorf("%s: %v", name, err)
@@ -65,7 +66,8 @@ func TestParseIdentity(t *testing.T) {
 		}
 	}
 	good := id.Recipient().String()
-	for _, bad := range []string{"", strings.ToUpper(good), good[:len(good)-1], good + "q", good[:20] + "b" + good[21:], " " + good, "age1pq1" + good[4:]} {
+	for _, bad := range []string{"", strings.ToUpper(good), good[:len(good)-1], good + "q", good[:20] + "b" + good[21:],
+		" " + good, "age1pq1" + good[4:]} {
 		if _, err := PublicKey(bad); err == nil {
 			t.Errorf("%q accepted", bad)
 		}
@@ -135,7 +137,8 @@ func TestAgeCommand(t *testing.T) {
 	}
 	id, dek := must(NewIdentity()), NewDEK()
 	key, wrap := filepath.Join(t.TempDir(), "node.key"), filepath.Join(t.TempDir(), "wrap")
-	for path, data := range map[string][]byte{key: EncodeIdentity(id, testNow), wrap: must(Wrap(dek[:], id.Recipient().String()))} {
+	for path, data := range map[string][]byte{key: EncodeIdentity(id, testNow),
+		wrap: must(Wrap(dek[:], id.Recipient().String()))} {
 		if err := WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +155,9 @@ func TestSealBox(t *testing.T) {
 	// key is the bytes 1..32, the message the bytes 0..31.
 	priv := [32]byte(seq(1, 32))
 	pub := hex32("07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c")
-	golden := must(hex.DecodeString("fe79b0a683cf46f79908da9788ded864ccfd6e8226f251d75acf74553cac9e2c2e33f468e9a05f35c5d0584e88aa59aa74baa98c9e172d0c4f11750ffd8f231fe390ba6eb8eb87d72089e0204c9c0577"))
+	golden := must(hex.DecodeString(
+		"fe79b0a683cf46f79908da9788ded864ccfd6e8226f251d75acf74553cac9e2c2e33f468e9a05f35c5d0584e88aa59aa" +
+			"74baa98c9e172d0c4f11750ffd8f231fe390ba6eb8eb87d72089e0204c9c0577"))
 	if got, err := OpenBox(golden, priv); err != nil || !bytes.Equal(got, seq(0, 32)) {
 		t.Errorf("libsodium's box: %v", err)
 	}

@@ -26,8 +26,15 @@ var authorityNow = time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC)
 // brought is an operator's CA; change makes it a special one.
 func brought(t *testing.T, key crypto.Signer, parent *CA, change func(*x509.Certificate)) CA {
 	t.Helper()
-	c := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "Brought"}, NotBefore: authorityNow.Add(-time.Hour),
-		NotAfter: authorityNow.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	c := &x509.Certificate{
+		SerialNumber:          big.NewInt(7),
+		Subject:               pkix.Name{CommonName: "Brought"},
+		NotBefore:             authorityNow.Add(-time.Hour),
+		NotAfter:              authorityNow.AddDate(1, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
 	if change != nil {
 		change(c)
 	}
@@ -89,9 +96,11 @@ func TestParseAuthority(t *testing.T) {
 		want      string // part of the sentence; "" is accepted
 	}{
 		{"a plain one", one(good), keyPEM(t, key), ""},
-		{"a SEC 1 key behind its parameters", one(good), append(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 0}}),
-			pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...), ""},
-		{"a PKCS#1 key", one(brought(t, weak, nil, nil)), pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(weak)}), ""},
+		{"a SEC 1 key behind its parameters", one(good),
+			append(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 0}}),
+				pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...), ""},
+		{"a PKCS#1 key", one(brought(t, weak, nil, nil)),
+			pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(weak)}), ""},
 		{"Ed25519", one(root), keyPEM(t, ed), ""},
 		{"one that another certifies", append(one(below), one(root)...), keyPEM(t, key), ""},
 		{"path length 0", with(func(c *x509.Certificate) { c.MaxPathLenZero = true }), keyPEM(t, key), ""},
@@ -99,31 +108,48 @@ func TestParseAuthority(t *testing.T) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		}), keyPEM(t, key), ""},
 		{"a constraint that permits us", with(func(c *x509.Certificate) {
-			c.PermittedIPRanges = []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}, {IP: net.IP{127, 0, 0, 0}, Mask: net.CIDRMask(8, 32)},
+			c.PermittedIPRanges = []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)},
+				{IP: net.IP{127, 0, 0, 0}, Mask: net.CIDRMask(8, 32)},
 				{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)}}
 		}), keyPEM(t, key), ""},
 
 		{"no PEM", []byte("x"), keyPEM(t, key), "must be PEM text"},
 		{"a cut chain", one(below)[:400], keyPEM(t, key), "must be PEM text"},
 		{"no key", one(good), nil, "must be one private key"},
-		{"an encrypted key", one(good), []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"), "must be one private key"},
+		{"an encrypted key", one(good),
+			[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"),
+			"must be one private key"},
 		{"two keys", one(good), append(keyPEM(t, key), keyPEM(t, key)...), "must be one private key"},
 		{"another key", one(good), keyPEM(t, old), "does not belong to"},
-		{"a chain in the wrong order", append(one(below), one(good)...), keyPEM(t, key), "certificate 1 of the CA certificate was not issued by certificate 2"},
+		{"a chain in the wrong order", append(one(below), one(good)...), keyPEM(t, key),
+			"certificate 1 of the CA certificate was not issued by certificate 2"},
 		{"no CA", with(func(c *x509.Certificate) { c.IsCA = false }), keyPEM(t, key), "CA:TRUE"},
-		{"no usage for signing", with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), keyPEM(t, key), "key usage"},
+		{"no usage for signing", with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), keyPEM(t, key),
+			"key usage"},
 		{"P-224", one(brought(t, p224, nil, nil)), keyPEM(t, p224), "must be ECDSA on P-256"},
-		{"not valid yet", with(func(c *x509.Certificate) { c.NotBefore = authorityNow.Add(time.Minute) }), keyPEM(t, key), "is not valid before 2031-05-06T07:09:09Z"},
-		{"expired", with(func(c *x509.Certificate) { c.NotAfter = authorityNow.Add(-time.Minute) }), keyPEM(t, key), "has expired at 2031-05-06T07:07:09Z"},
-		{"an hour left", with(func(c *x509.Certificate) { c.NotAfter = authorityNow.Add(time.Hour) }), keyPEM(t, key), "for another 24 hours"},
-		{"servers only", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), keyPEM(t, key), "both server and client authentication"},
-		{"other names only", with(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} }), keyPEM(t, key), `"localhost" is not permitted`},
+		{"not valid yet", with(func(c *x509.Certificate) { c.NotBefore = authorityNow.Add(time.Minute) }), keyPEM(t, key),
+			"is not valid before 2031-05-06T07:09:09Z"},
+		{"expired", with(func(c *x509.Certificate) { c.NotAfter = authorityNow.Add(-time.Minute) }), keyPEM(t, key),
+			"has expired at 2031-05-06T07:07:09Z"},
+		{"an hour left", with(func(c *x509.Certificate) { c.NotAfter = authorityNow.Add(time.Hour) }), keyPEM(t, key),
+			"for another 24 hours"},
+		{"servers only", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),
+			keyPEM(t, key), "both server and client authentication"},
+		{"other names only", with(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.org"} }),
+			keyPEM(t, key), `"localhost" is not permitted`},
 		{"our network excluded", with(func(c *x509.Certificate) {
 			c.ExcludedIPRanges = []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}}
 		}), keyPEM(t, key), "10.1.2.3"},
-		{"our URIs excluded", with(func(c *x509.Certificate) { c.PermittedURIDomains = []string{"example.org"} }), keyPEM(t, key), "is not permitted"},
+		{"our URIs excluded", with(func(c *x509.Certificate) { c.PermittedURIDomains = []string{"example.org"} }),
+			keyPEM(t, key), "is not permitted"},
 	} {
-		trial := Leaf{Kind: HTTP, ClusterID: testCluster, NodeID: 1, Name: "trial", Hosts: []string{"10.1.2.3"}}
+		trial := Leaf{
+			Kind:      HTTP,
+			ClusterID: testCluster,
+			NodeID:    1,
+			Name:      "trial",
+			Hosts:     []string{"10.1.2.3"},
+		}
 		ca, _, err := ParseAuthority(x.cert, x.key, trial, authorityNow)
 		switch {
 		case x.want == "" && err != nil:
@@ -165,7 +191,14 @@ func TestCrossSign(t *testing.T) {
 			t.Fatal(err)
 		}
 		key, _ := NewKey()
-		leaf, err := x.issuer.Sign(key.Public(), Leaf{Kind: HTTP, ClusterID: testCluster, NodeID: 1, Name: "x", NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)})
+		leaf, err := x.issuer.Sign(key.Public(), Leaf{
+			Kind:      HTTP,
+			ClusterID: testCluster,
+			NodeID:    1,
+			Name:      "x",
+			NotBefore: time.Now(),
+			NotAfter:  time.Now().Add(time.Hour),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +209,8 @@ func TestCrossSign(t *testing.T) {
 				t.Errorf("issued by %s, pinned to %s: %v", x.issuer.Cert.Subject, root.Cert.Subject, err)
 			}
 			ca := write("ca", EncodeCert(root.Cert.Raw))
-			if out, err := exec.Command("openssl", "verify", "-CAfile", ca, "-untrusted", chain, chain).CombinedOutput(); err != nil {
+			if out, err := exec.Command("openssl", "verify", "-CAfile", ca, "-untrusted", chain,
+				chain).CombinedOutput(); err != nil {
 				t.Errorf("issued by %s, openssl trusts %s: %v: %s", x.issuer.Cert.Subject, root.Cert.Subject, err, out)
 			}
 		}

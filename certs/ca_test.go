@@ -34,8 +34,15 @@ func must[T any](v T, err error) T {
 }
 
 func testLeaf(kind Kind, hosts ...string) Leaf {
-	return Leaf{Kind: kind, ClusterID: testCluster, NodeID: 7, Name: "seven", Hosts: hosts,
-		NotBefore: testNow.Add(-time.Minute), NotAfter: testNow.Add(24 * time.Hour)}
+	return Leaf{
+		Kind:      kind,
+		ClusterID: testCluster,
+		NodeID:    7,
+		Name:      "seven",
+		Hosts:     hosts,
+		NotBefore: testNow.Add(-time.Minute),
+		NotAfter:  testNow.Add(24 * time.Hour),
+	}
 }
 
 func TestNewCA(t *testing.T) {
@@ -47,7 +54,8 @@ func TestNewCA(t *testing.T) {
 	if !c.NotBefore.Equal(testNow.Add(-time.Hour)) || !c.NotAfter.Equal(testNow.AddDate(10, 0, 0)) {
 		t.Errorf("valid %s to %s", c.NotBefore, c.NotAfter)
 	}
-	if !c.IsCA || c.MaxPathLen < 1 || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign || len(c.SubjectKeyId) != 20 {
+	if !c.IsCA || c.MaxPathLen < 1 || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign ||
+		len(c.SubjectKeyId) != 20 {
 		t.Errorf("CA %v, path length %d, usage %b, key id %x", c.IsCA, c.MaxPathLen, c.KeyUsage, c.SubjectKeyId)
 	}
 	if c.SerialNumber.BitLen() > 128 || c.SerialNumber.BitLen() < 64 {
@@ -81,12 +89,14 @@ func TestSign(t *testing.T) {
 		ca := must(NewCA(kind, testCluster, testNow))
 		key := must(NewKey())
 		csr := must(ParseCSR(must(NewCSR(key, "evil"))))
-		der := must(ca.Sign(csr.PublicKey, testLeaf(kind, "10.0.0.7", "::ffff:10.0.0.7", "Seven.Example", "seven.example", "fd00::7")))
+		der := must(ca.Sign(csr.PublicKey,
+			testLeaf(kind, "10.0.0.7", "::ffff:10.0.0.7", "Seven.Example", "seven.example", "fd00::7")))
 		c := must(x509.ParseCertificate(der))
 		roots := x509.NewCertPool()
 		roots.AddCert(ca.Cert)
 		for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-			if _, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: testNow, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+			if _, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: testNow,
+				KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
 				t.Errorf("%s: %v", kind, err)
 			}
 		}
@@ -134,16 +144,19 @@ func TestSignRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	for _, h := range []string{"", "a:80", "10.0.0.1:80", "[::1]:80", "[::1]", "fe80::1%eth0", "*.example", "a..b", "a.", "-a", "a-",
+	for _, h := range []string{"", "a:80", "10.0.0.1:80", "[::1]:80", "[::1]", "fe80::1%eth0", "*.example", "a..b", "a.",
+		"-a", "a-",
 		"a b", "10.0.0.256", "10.1", "ü.example", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a"} {
 		if _, err := ca.Sign(good, testLeaf(HTTP, h)); err == nil {
 			t.Errorf("host %q accepted", h)
 		}
 	}
-	if _, err := ca.Sign(must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)).Public(), testLeaf(HTTP)); !errors.Is(err, ErrWeakKey) {
+	if _, err := ca.Sign(must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)).Public(), testLeaf(HTTP)); !errors.Is(err,
+		ErrWeakKey) {
 		t.Errorf("P-224: %v", err)
 	}
-	for _, bad := range []CA{{}, {Cert: ca.Cert}, {Cert: must(x509.ParseCertificate(must(ca.Sign(good, testLeaf(HTTP))))), Key: ca.Key}} {
+	for _, bad := range []CA{{}, {Cert: ca.Cert},
+		{Cert: must(x509.ParseCertificate(must(ca.Sign(good, testLeaf(HTTP))))), Key: ca.Key}} {
 		if _, err := bad.Sign(good, testLeaf(HTTP)); err == nil {
 			t.Error("signed by something that is not a CA")
 		}
@@ -201,7 +214,8 @@ func TestParseCSR(t *testing.T) {
 	der := must(NewCSR(must(NewKey()), "n"))
 	asPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 	for name, in := range map[string][]byte{
-		"empty": nil, "text": []byte("hello"), "trailing": append(slices.Clone(der), 0), "two": append(slices.Clone(asPEM), asPEM...),
+		"empty": nil, "text": []byte("hello"), "trailing": append(slices.Clone(der), 0),
+		"two":         append(slices.Clone(asPEM), asPEM...),
 		"certificate": EncodeCert(der), "huge": make([]byte, maxCSR+1), "cut": asPEM[:len(asPEM)-30],
 	} {
 		if _, err := ParseCSR(in); err == nil {
@@ -239,9 +253,12 @@ func TestNodeIDProperty(t *testing.T) {
 		}
 	})
 	base := "spiffe://" + testCluster + "/node/"
-	for _, bad := range []string{base, base + "0", base + "01", base + "+1", base + "-1", base + "1/", base + "1?a", base + "1#a",
-		base + "9007199254740992", base + "18446744073709551616", "https://" + testCluster + "/node/1", "spiffe://u@" + testCluster + "/node/1",
-		"spiffe://" + testCluster + ":1/node/1", "spiffe://" + strings.ToUpper(testCluster) + "/node/1", "spiffe:///node/1", base + "%31"} {
+	for _, bad := range []string{base, base + "0", base + "01", base + "+1", base + "-1", base + "1/", base + "1?a", base +
+		"1#a",
+		base + "9007199254740992", base + "18446744073709551616", "https://" + testCluster + "/node/1", "spiffe://u@" +
+			testCluster + "/node/1",
+		"spiffe://" + testCluster + ":1/node/1", "spiffe://" + strings.ToUpper(testCluster) + "/node/1", "spiffe:///node/1",
+		base + "%31"} {
 		u := must(url.Parse(bad))
 		if id, err := NodeID(&x509.Certificate{URIs: []*url.URL{u}}, testCluster); err == nil {
 			t.Errorf("%s: accepted as %d", bad, id)

@@ -18,7 +18,9 @@ func TestDeriveVectors(t *testing.T) {
 	if got := hex.EncodeToString(key[:]); got != "7d9988082ae4222bbff13343a3e4cab98aaebd6b69ce24c4e97d3c64817953ce" {
 		t.Error(got)
 	}
-	const jwt = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJ6bGF5ZXItY2x1c3RlciIsImF1ZCI6ImNsdXN0ZXItam9pbiIsImp0aSI6IjIyMjIyMjIyLTIyMjItNDIyMi04MjIyLTIyMjIyMjIyMjIyMiIsImV4cCI6NDA3MDkwODgwMCwiaWF0IjoxNzY3MjI1NjAwfQ.HhPxGVvqRHo3TXdP1uQgZFR1wgGdko-Ciu71sCJ5aqQ"
+	const jwt = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJ6bGF5ZXItY2x1c3RlciIsImF1ZCI6ImNsdXN0ZXIta" +
+		"m9pbiIsImp0aSI6IjIyMjIyMjIyLTIyMjItNDIyMi04MjIyLTIyMjIyMjIyMjIyMiIsImV4cCI6NDA3MDkwODgwMCw" +
+		"iaWF0IjoxNzY3MjI1NjAwfQ.HhPxGVvqRHo3TXdP1uQgZFR1wgGdko-Ciu71sCJ5aqQ"
 	i := strings.LastIndexByte(jwt, '.')
 	m := hmac.New(sha256.New, key[:])
 	m.Write([]byte(jwt[:i]))

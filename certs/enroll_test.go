@@ -15,7 +15,13 @@ import (
 )
 
 func enrolledFor(now time.Time) Enrolled {
-	return Enrolled{ClusterID: testCluster, EnrollmentID: "01a1fc4fbc7c77c6ba891532f4b2b2de", Serial: NewSerial(), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)}
+	return Enrolled{
+		ClusterID:    testCluster,
+		EnrollmentID: "01a1fc4fbc7c77c6ba891532f4b2b2de",
+		Serial:       NewSerial(),
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(24 * time.Hour),
+	}
 }
 
 // Software that has enrolled can do TLS in both directions under the transport CA, and is never taken for a member.
@@ -80,8 +86,10 @@ func TestSignIntermediate(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := mustKey(t, "ecdsa")
-	der, err := root.SignIntermediate(key.Public(), enrolledFor(now), Permitted{Names: []string{"es-1.example", "node-1.example"},
-		Below: []string{"apps.example", "example"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/64")}},
+	der, err := root.SignIntermediate(key.Public(), enrolledFor(now),
+		Permitted{Names: []string{"es-1.example", "node-1.example"},
+			Below:    []string{"apps.example", "example"},
+			Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/64")}},
 		[]string{"10.0.0.7", "2001:db8::7", "node-1.example", "127.0.0.1", "localhost", "::1"})
 	if err != nil {
 		t.Fatal(err)
@@ -120,8 +128,14 @@ func TestSignIntermediate(t *testing.T) {
 		{"the identity of a member", "10.0.0.8", "es-1.example", member, false},
 	} {
 		leafKey := mustKey(t, "ecdsa")
-		tmpl := &x509.Certificate{SerialNumber: NewSerial(), NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, DNSNames: []string{x.dns}, IPAddresses: []net.IP{net.ParseIP(x.ip)}}
+		tmpl := &x509.Certificate{
+			SerialNumber: NewSerial(),
+			NotBefore:    now.Add(-time.Minute),
+			NotAfter:     now.Add(time.Hour),
+			ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			DNSNames:     []string{x.dns},
+			IPAddresses:  []net.IP{net.ParseIP(x.ip)},
+		}
 		if x.uri != nil {
 			tmpl.URIs = []*url.URL{x.uri}
 		}

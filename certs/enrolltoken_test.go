@@ -12,11 +12,15 @@ import (
 
 // A token that the original has made (elastic/elasticsearch issue 81313), byte for byte.
 func TestEnrollTokenGolden(t *testing.T) {
-	const text = "eyJ2ZXIiOiI4LjEuMCIsImFkciI6WyIxOTIuMTY4LjEuMTM3OjE5MzAwIl0sImZnciI6ImRjYjMyMzkyZGU0Mzg3NGQyN2VhYThmZWM1ZDJmMmZhZjkxZDcwNTE1ZmIxZGRhNzlmNjFiZDhlMjE2YzY1ZjciLCJrZXkiOiJ4YktHZ0gwQm9jS1d0b2xRVmlQYzo0TW4zRm5FRlN1NmtjLWhKNF9XdEZRIn0="
+	const text = "eyJ2ZXIiOiI4LjEuMCIsImFkciI6WyIxOTIuMTY4LjEuMTM3OjE5MzAwIl0sImZnciI6ImRjYjMyMzkyZGU0Mzg3NG" +
+		"QyN2VhYThmZWM1ZDJmMmZhZjkxZDcwNTE1ZmIxZGRhNzlmNjFiZDhlMjE2YzY1ZjciLCJrZXkiOiJ4YktHZ0gwQm9j" +
+		"S1d0b2xRVmlQYzo0TW4zRm5FRlN1NmtjLWhKNF9XdEZRIn0="
 	want := EnrollToken{Version: "8.1.0", Addresses: []string{"192.168.1.137:19300"},
-		Fingerprint: "dcb32392de43874d27eaa8fec5d2f2faf91d70515fb1dda79f61bd8e216c65f7", Key: "xbKGgH0BocKWtolQViPc:4Mn3FnEFSu6kc-hJ4_WtFQ"}
+		Fingerprint: "dcb32392de43874d27eaa8fec5d2f2faf91d70515fb1dda79f61bd8e216c65f7",
+		Key:         "xbKGgH0BocKWtolQViPc:4Mn3FnEFSu6kc-hJ4_WtFQ"}
 	got, err := ParseEnrollToken(text)
-	if err != nil || got.Key != want.Key || got.Version != want.Version || got.Fingerprint != want.Fingerprint || !slices.Equal(got.Addresses, want.Addresses) {
+	if err != nil || got.Key != want.Key || got.Version != want.Version || got.Fingerprint != want.Fingerprint ||
+		!slices.Equal(got.Addresses, want.Addresses) {
 		t.Errorf("decoded %+v, %v", got, err)
 	}
 	if again, err := want.Encode(); err != nil || again != text {
@@ -50,7 +54,8 @@ func TestEnrollTokenIsStrict(t *testing.T) {
 // The published vectors of the address filter.
 func TestFilterEnrollAddresses(t *testing.T) {
 	for _, x := range []struct{ in, want string }{
-		{"[::1]:9200,127.0.0.1:9200,192.168.0.1:9201,172.16.254.1:9202,[2001:db8:0:1234:0:567:8:1]:9203", "192.168.0.1:9201,172.16.254.1:9202,[2001:db8:0:1234:0:567:8:1]:9203"},
+		{"[::1]:9200,127.0.0.1:9200,192.168.0.1:9201,172.16.254.1:9202,[2001:db8:0:1234:0:567:8:1]:9203",
+			"192.168.0.1:9201,172.16.254.1:9202,[2001:db8:0:1234:0:567:8:1]:9203"},
 		{"0.0.0.0:9200,172.17.0.2:9200", "172.17.0.2:9200"},
 		{"0.0.0.0:9200,[::]:9200,172.17.0.2:9200", "172.17.0.2:9200"},
 		{"0.0.0.0:9200,[::1]:9200,127.0.0.1:9200", "127.0.0.1:9200,[::1]:9200"},
@@ -78,7 +83,8 @@ func TestFilterEnrollAddresses(t *testing.T) {
 
 func TestFilterEnrollAddressesProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := rapid.SliceOf(rapid.SampledFrom([]string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "10.0.0.1:1", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1", "a.example:1"})).Draw(t, "addresses")
+		in := rapid.SliceOf(rapid.SampledFrom([]string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1",
+			"10.0.0.1:1", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1", "a.example:1"})).Draw(t, "addresses")
 		out, err := FilterEnrollAddresses(in)
 		if err != nil {
 			t.Fatal(err)

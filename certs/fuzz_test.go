@@ -56,7 +56,8 @@ func FuzzParseSignedToken(f *testing.F) {
 }
 
 func FuzzParseEnrollToken(f *testing.F) {
-	f.Add(must(EnrollToken{Version: "9.0.0", Addresses: []string{"127.0.0.1:5000"}, Fingerprint: "ab", Key: "a:b"}.Encode()))
+	f.Add(must(EnrollToken{Version: "9.0.0", Addresses: []string{"127.0.0.1:5000"}, Fingerprint: "ab",
+		Key: "a:b"}.Encode()))
 	f.Add("e30=")
 	f.Add("bnVsbA==")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -114,7 +115,8 @@ func FuzzParsePEM(f *testing.F) {
 // FuzzParseBundle feeds trust bundles of other clusters, as a peer sends them.
 func FuzzParseBundle(f *testing.F) {
 	ca := must(NewCA(Workload, testCluster, testNow))
-	bundle := must(NewBundle(testCluster, []*x509.Certificate{ca.Cert}, map[string]crypto.PublicKey{"k": ca.Cert.PublicKey}, 7))
+	bundle := must(NewBundle(testCluster, []*x509.Certificate{ca.Cert},
+		map[string]crypto.PublicKey{"k": ca.Cert.PublicKey}, 7))
 	f.Add(must(EncodeBundle(bundle)))
 	f.Add([]byte(`{"keys":[{"kty":"EC","use":"x509-svid","crv":"P-256","x":"AA","y":"AA","x5c":["AA"]}]}`))
 	f.Add([]byte(`{"keys":null,"spiffe_sequence":18446744073709551615}`))

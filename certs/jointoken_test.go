@@ -20,9 +20,16 @@ import (
 // The vector of reference/ella_members.md 2.1.
 var (
 	vectorKey    = seq(0, 32)
-	vectorClaims = JoinClaims{ID: "00112233445566778899aabbccddeeff", NodeID: 3, IssuedAt: 1714231800, ExpiresAt: 1714233600,
-		LCP: "sha256:" + strings.Repeat("ab", 32), ClusterID: testCluster}
-	vectorPayload = `{"id":"00112233445566778899aabbccddeeff","node_id":3,"iat":1714231800,"exp":1714233600,"lcp":"sha256:` +
+	vectorClaims = JoinClaims{
+		ID:        "00112233445566778899aabbccddeeff",
+		NodeID:    3,
+		IssuedAt:  1714231800,
+		ExpiresAt: 1714233600,
+		LCP:       "sha256:" + strings.Repeat("ab", 32),
+		ClusterID: testCluster,
+	}
+	vectorPayload = `{"id":"00112233445566778899aabbccddeeff","node_id":3,"iat":1714231800,"exp":1714233600,` +
+		`"lcp":"sha256:` +
 		strings.Repeat("ab", 32) + `","cid":"0f5b8c1e-7a2d-4e6f-9b3c-5d8e1f2a3b4c"}`
 )
 
@@ -53,7 +60,8 @@ func TestJoinTokenVector(t *testing.T) {
 	if got := hex.EncodeToString(raw[len(raw)-32:]); got != vectorTag {
 		t.Errorf("tag %s", got)
 	}
-	if len(tok) != 332 || !strings.HasPrefix(tok, "AQAAANR7") || !strings.HasSuffix(tok, "ifUtCvxDFJKknrRDGgLDsQ3W9Uc59V7jdTHVTMpcNI1d0") {
+	if len(tok) != 332 || !strings.HasPrefix(tok, "AQAAANR7") ||
+		!strings.HasSuffix(tok, "ifUtCvxDFJKknrRDGgLDsQ3W9Uc59V7jdTHVTMpcNI1d0") {
 		t.Errorf("token of %d characters: %s", len(tok), tok)
 	}
 	p := must(ParseJoinToken(tok))
@@ -70,7 +78,8 @@ func TestJoinTokenOwnClaims(t *testing.T) {
 	c.CAFingerprint, c.Addresses = c.LCP, []string{"10.0.0.1:5000", "[fd00::1]:5000", "host.example:1"}
 	tok := must(MintJoinToken(vectorKey, c))
 	raw := must(base64.RawURLEncoding.DecodeString(tok))
-	want := strings.TrimSuffix(vectorPayload, "}") + `,"caf":"` + c.LCP + `","adr":["10.0.0.1:5000","[fd00::1]:5000","host.example:1"]}`
+	want := strings.TrimSuffix(vectorPayload, "}") + `,"caf":"` + c.LCP +
+		`","adr":["10.0.0.1:5000","[fd00::1]:5000","host.example:1"]}`
 	if got := string(raw[5 : len(raw)-32]); got != want {
 		t.Errorf("payload %s", got)
 	}
@@ -92,7 +101,8 @@ func TestJoinTokenTime(t *testing.T) {
 		now  time.Time
 		want error
 	}{
-		{time.Unix(iat-61, 0), ErrTokenNotYetValid}, {time.Unix(iat-60, -1), ErrTokenNotYetValid}, {time.Unix(iat-60, 0), nil},
+		{time.Unix(iat-61, 0), ErrTokenNotYetValid}, {time.Unix(iat-60, -1), ErrTokenNotYetValid},
+		{time.Unix(iat-60, 0), nil},
 		{time.Unix(iat, 0), nil}, {time.Unix(exp, 0), nil},
 		{time.Unix(exp, 1), ErrTokenExpired}, {time.Unix(exp+1, 0), ErrTokenExpired}, {time.Time{}, ErrTokenNotYetValid},
 	} {
@@ -129,7 +139,8 @@ func TestJoinTokenDamage(t *testing.T) {
 		}
 	}
 	for i := range tok {
-		if _, err := ParseJoinToken(tok[:i]); !errors.Is(err, ErrTokenMalformed) || i > 0 && !strings.Contains(err.Error(), "truncated") {
+		if _, err := ParseJoinToken(tok[:i]); !errors.Is(err, ErrTokenMalformed) || i > 0 &&
+			!strings.Contains(err.Error(), "truncated") {
 			t.Fatalf("cut at %d: %v", i, err)
 		}
 		if _, err := ParseJoinToken(tok[i+1:]); !errors.Is(err, ErrTokenMalformed) {
@@ -150,7 +161,8 @@ func TestJoinTokenMalformed(t *testing.T) {
 		const abc = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 		return s[:len(s)-1] + string(abc[strings.IndexByte(abc, s[len(s)-1])+1])
 	}
-	if string(must(base64.RawURLEncoding.DecodeString(lastUp(odd)))) != string(must(base64.RawURLEncoding.DecodeString(odd))) {
+	if string(must(base64.RawURLEncoding.DecodeString(lastUp(odd)))) != string(
+		must(base64.RawURLEncoding.DecodeString(odd))) {
 		t.Fatal("the test does not test spare bits")
 	}
 	edit := func(old, new string) string { return rawToken(vectorKey, strings.Replace(vectorPayload, old, new, 1)) }
@@ -224,9 +236,12 @@ func TestJoinTokenProperty(t *testing.T) {
 		key := rapid.SliceOfN(rapid.Byte(), 16, 64).Draw(t, "key")
 		iat := rapid.Int64Range(0, maxUnixTime).Draw(t, "iat")
 		c := JoinClaims{
-			ID: hexOf(32).Draw(t, "id"), NodeID: rapid.Uint64Range(0, MaxNodeID).Draw(t, "node"),
-			IssuedAt: iat, ExpiresAt: rapid.Int64Range(iat, maxUnixTime).Draw(t, "exp"),
-			LCP: "sha256:" + hexOf(64).Draw(t, "lcp"), ClusterID: testCluster,
+			ID:        hexOf(32).Draw(t, "id"),
+			NodeID:    rapid.Uint64Range(0, MaxNodeID).Draw(t, "node"),
+			IssuedAt:  iat,
+			ExpiresAt: rapid.Int64Range(iat, maxUnixTime).Draw(t, "exp"),
+			LCP:       "sha256:" + hexOf(64).Draw(t, "lcp"),
+			ClusterID: testCluster,
 		}
 		if rapid.Bool().Draw(t, "own") {
 			c.CAFingerprint = "sha256:" + hexOf(64).Draw(t, "caf")
@@ -257,7 +272,8 @@ func TestJoinTokenProperty(t *testing.T) {
 
 // TestParseNeverPanics: anything at all, then anything in a sound frame.
 func TestParseNeverPanics(t *testing.T) {
-	value := rapid.SampledFrom([]string{"null", "0", "-1", "1e9", "1.5", `""`, `"x"`, "[]", "[null]", `["a:1"]`, "{}", "true", "99999999999999999999", "\xff"})
+	value := rapid.SampledFrom([]string{"null", "0", "-1", "1e9", "1.5", `""`, `"x"`, "[]", "[null]", `["a:1"]`, "{}",
+		"true", "99999999999999999999", "\xff"})
 	key := rapid.SampledFrom([]string{"id", "node_id", "iat", "exp", "lcp", "cid", "caf", "adr", "ID"})
 	rapid.Check(t, func(t *rapid.T) {
 		payload := rapid.String().Draw(t, "payload")
@@ -271,7 +287,8 @@ func TestParseNeverPanics(t *testing.T) {
 			}
 			payload += "}"
 		}
-		for _, s := range []string{payload, rawToken(vectorKey, payload), base64.RawURLEncoding.EncodeToString([]byte(payload))} {
+		for _, s := range []string{payload, rawToken(vectorKey, payload),
+			base64.RawURLEncoding.EncodeToString([]byte(payload))} {
 			if _, err := ParseJoinToken(s); !errors.Is(err, ErrTokenMalformed) {
 				t.Fatal(err)
 			}

@@ -64,7 +64,8 @@ func TestNodeJWT(t *testing.T) {
 	if header["alg"] != "EdDSA" || header["kid"] != jwtKID || header["typ"] != "JWT" || len(header) != 3 {
 		t.Errorf("header %v", header)
 	}
-	want := map[string]any{"sub": "node:" + jwtNode, "iss": "muster:" + testCluster, "iat": float64(jwtNow.Unix()), "nbf": float64(jwtNow.Unix()),
+	want := map[string]any{"sub": "node:" + jwtNode, "iss": "muster:" + testCluster, "iat": float64(jwtNow.Unix()),
+		"nbf": float64(jwtNow.Unix()),
 		"exp": float64(jwtNow.Add(24 * time.Hour).Unix()), "node_id": jwtNode, "raft_node_id": 7.0}
 	for name, value := range want {
 		if claims[name] != value {
@@ -91,7 +92,8 @@ func TestNodeJWTTime(t *testing.T) {
 		good  bool
 	}{
 		{-2 * time.Minute, false}, {-61 * time.Second, false}, {-59 * time.Second, true}, {0, true}, {23 * time.Hour, true},
-		{24*time.Hour - time.Second, true}, {24 * time.Hour, true}, {24*time.Hour + time.Second, false}, {365 * 24 * time.Hour, false},
+		{24*time.Hour - time.Second, true}, {24 * time.Hour, true}, {24*time.Hour + time.Second, false},
+		{365 * 24 * time.Hour, false},
 	} {
 		if _, err := VerifyNodeJWT(text, testCluster, jwtKeys, jwtNow.Add(test.after)); (err == nil) != test.good {
 			t.Errorf("%v after it was issued: %v", test.after, err)
@@ -120,7 +122,8 @@ func TestNodeJWTRefused(t *testing.T) {
 	mac.Write([]byte(hs))
 	hs += "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 	rsaKey := must(rsa.GenerateKey(rand.Reader, 2048))
-	rs := must(jwt.Signed(must(jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: rsaKey, KeyID: jwtKID}}, nil))).
+	rs := must(jwt.Signed(must(jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256,
+		Key: jose.JSONWebKey{Key: rsaKey, KeyID: jwtKID}}, nil))).
 		Claims(segment(t, good, 1)).Serialize())
 	signed := must(jose.ParseSignedCompact(good, []jose.SignatureAlgorithm{jose.EdDSA}))
 	for name, text := range map[string]string{
@@ -141,23 +144,26 @@ func TestNodeJWTRefused(t *testing.T) {
 			delete(h, "kid")
 			h["jwk"] = map[string]any{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(jwtPub)}
 		}),
-		"a critical header":   header(func(h map[string]any) { h["crit"] = []string{"exp"}; h["exp"] = 1 }),
-		"another key":         must(MintNodeJWT(other, jwtKID, testCluster, jwtNode, 7, jwtNow)),
-		"another key's kid":   must(MintNodeJWT(other, otherKID, testCluster, jwtNode, 7, jwtNow)),
-		"another cluster":     must(MintNodeJWT(jwtKey, jwtKID, "other", jwtNode, 7, jwtNow)),
-		"no issuer":           claims(func(c map[string]any) { delete(c, "iss") }),
-		"issuer zlayer":       claims(func(c map[string]any) { c["iss"] = "zlayer" }),
-		"no node":             claims(func(c map[string]any) { delete(c, "node_id") }),
-		"no number":           claims(func(c map[string]any) { delete(c, "raft_node_id") }),
-		"a negative number":   claims(func(c map[string]any) { c["raft_node_id"] = -7 }),
-		"a number as text":    claims(func(c map[string]any) { c["raft_node_id"] = "7" }),
-		"no end":              claims(func(c map[string]any) { delete(c, "exp") }),
-		"expired":             claims(func(c map[string]any) { c["exp"] = jwtNow.Unix() - 61 }),
-		"not yet valid":       claims(func(c map[string]any) { c["nbf"] = jwtNow.Unix() + 61 }),
-		"from the future":     claims(func(c map[string]any) { c["iat"] = jwtNow.Unix() + 61 }),
-		"JSON serialisation":  signed.FullSerialize(),
-		"claims of another":   parts[0] + "." + encodeSegment(map[string]any{"iss": "muster:" + testCluster, "node_id": jwtNode, "raft_node_id": 8, "exp": jwtNow.Unix() + 60}) + "." + parts[2],
-		"header of another":   encodeSegment(map[string]any{"alg": "EdDSA", "kid": jwtKID, "typ": "JOSE"}) + "." + parts[1] + "." + parts[2],
+		"a critical header":  header(func(h map[string]any) { h["crit"] = []string{"exp"}; h["exp"] = 1 }),
+		"another key":        must(MintNodeJWT(other, jwtKID, testCluster, jwtNode, 7, jwtNow)),
+		"another key's kid":  must(MintNodeJWT(other, otherKID, testCluster, jwtNode, 7, jwtNow)),
+		"another cluster":    must(MintNodeJWT(jwtKey, jwtKID, "other", jwtNode, 7, jwtNow)),
+		"no issuer":          claims(func(c map[string]any) { delete(c, "iss") }),
+		"issuer zlayer":      claims(func(c map[string]any) { c["iss"] = "zlayer" }),
+		"no node":            claims(func(c map[string]any) { delete(c, "node_id") }),
+		"no number":          claims(func(c map[string]any) { delete(c, "raft_node_id") }),
+		"a negative number":  claims(func(c map[string]any) { c["raft_node_id"] = -7 }),
+		"a number as text":   claims(func(c map[string]any) { c["raft_node_id"] = "7" }),
+		"no end":             claims(func(c map[string]any) { delete(c, "exp") }),
+		"expired":            claims(func(c map[string]any) { c["exp"] = jwtNow.Unix() - 61 }),
+		"not yet valid":      claims(func(c map[string]any) { c["nbf"] = jwtNow.Unix() + 61 }),
+		"from the future":    claims(func(c map[string]any) { c["iat"] = jwtNow.Unix() + 61 }),
+		"JSON serialisation": signed.FullSerialize(),
+		"claims of another": parts[0] + "." +
+			encodeSegment(map[string]any{"iss": "muster:" + testCluster, "node_id": jwtNode, "raft_node_id": 8,
+				"exp": jwtNow.Unix() + 60}) + "." + parts[2],
+		"header of another": encodeSegment(map[string]any{"alg": "EdDSA", "kid": jwtKID, "typ": "JOSE"}) + "." + parts[1] +
+			"." + parts[2],
 		"a join token's text": "eyJ2IjoxLCJraWQiOiIzNDc1MGY5OCIsImNsYWltcyI6e30sInNpZyI6IkFBQUEifQ",
 	} {
 		if c, err := VerifyNodeJWT(text, testCluster, jwtKeys, jwtNow); !errors.Is(err, ErrNodeJWT) || c != nil {
@@ -179,13 +185,15 @@ func TestNodeJWTProperties(t *testing.T) {
 		key := ed25519.NewKeyFromSeed(seed.Draw(t, "key"))
 		pub := key.Public().(ed25519.PublicKey)
 		keys := map[string]ed25519.PublicKey{KeyID(pub): pub}
-		node, number := rapid.StringMatching(`[0-9a-f-]{1,36}`).Draw(t, "node"), rapid.Uint64Range(1, MaxNodeID).Draw(t, "number")
+		node, number := rapid.StringMatching(`[0-9a-f-]{1,36}`).Draw(t, "node"), rapid.Uint64Range(1, MaxNodeID).Draw(t,
+			"number")
 		issued := time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "issued"), 0)
 		text, err := MintNodeJWT(key, KeyID(pub), testCluster, node, number, issued)
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := issued.Add(time.Duration(rapid.Int64Range(0, int64(NodeJWTLifetime/time.Second)).Draw(t, "after")) * time.Second)
+		at := issued.Add(time.Duration(rapid.Int64Range(0, int64(NodeJWTLifetime/time.Second)).Draw(t,
+			"after")) * time.Second)
 		c, err := VerifyNodeJWT(text, testCluster, keys, at)
 		if err != nil || c.NodeID != node || c.RaftNodeID != number || c.Subject != "node:"+node {
 			t.Fatalf("%+v %v", c, err)
@@ -209,8 +217,8 @@ func TestNodeJWTProperties(t *testing.T) {
 	})
 }
 
-// sameBytes reports whether two texts decode to the same three parts. The last character of a part has bits that are left over;
-// a library may ignore them. Nothing looks an identity up by its text, so the spelling does not matter.
+// sameBytes reports whether two texts decode to the same three parts. The last character of a part has bits that are
+// left over; a library may ignore them. Nothing looks an identity up by its text, so the spelling does not matter.
 func sameBytes(a, b string) bool {
 	p, q := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range p {
@@ -231,8 +239,10 @@ func TestJWKS(t *testing.T) {
 	old := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{3}, 32)).Public().(ed25519.PublicKey)
 	keys := map[string]ed25519.PublicKey{jwtKID: jwtPub, KeyID(old): old}
 	text := must(json.Marshal(JWKS(keys, []string{jwtKID, KeyID(old)})))
-	want := `{"keys":[{"use":"sig","kty":"OKP","kid":"` + jwtKID + `","crv":"Ed25519","alg":"EdDSA","x":"` + base64.RawURLEncoding.EncodeToString(jwtPub) + `"},` +
-		`{"use":"sig","kty":"OKP","kid":"` + KeyID(old) + `","crv":"Ed25519","alg":"EdDSA","x":"` + base64.RawURLEncoding.EncodeToString(old) + `"}]}`
+	want := `{"keys":[{"use":"sig","kty":"OKP","kid":"` + jwtKID + `","crv":"Ed25519","alg":"EdDSA","x":"` +
+		base64.RawURLEncoding.EncodeToString(jwtPub) + `"},` +
+		`{"use":"sig","kty":"OKP","kid":"` + KeyID(old) + `","crv":"Ed25519","alg":"EdDSA","x":"` +
+		base64.RawURLEncoding.EncodeToString(old) + `"}]}`
 	if string(text) != want {
 		t.Errorf("got  %s\nwant %s", text, want)
 	}

@@ -16,7 +16,8 @@ func TestFingerprint(t *testing.T) {
 	if got := Fingerprint(nil); got != empty {
 		t.Error(got)
 	}
-	for _, bad := range []string{"", "sha256:", empty[7:], strings.ToUpper(empty), empty + "0", empty[:70], "sha512:" + empty[7:],
+	for _, bad := range []string{"", "sha256:", empty[7:], strings.ToUpper(empty), empty + "0", empty[:70], "sha512:" +
+		empty[7:],
 		"sha256:" + strings.Repeat("g", 64), " " + empty} {
 		if _, err := ParseFingerprint(bad); err == nil {
 			t.Errorf("%q accepted", bad)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestPermittedByOpenSSL: what an intermediate signs passes in OpenSSL, as in Go, for what is permitted and nothing else;
-// wildcards do not get past a name that is excluded.
+// TestPermittedByOpenSSL: what an intermediate signs passes in OpenSSL, as in Go, for what is permitted and nothing
+// else; wildcards do not get past a name that is excluded.
 func TestPermittedByOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Fatal("there is no openssl: run scripts/setup.sh test first")
@@ -33,7 +33,8 @@ func TestPermittedByOpenSSL(t *testing.T) {
 	}
 	ca := write("ca", root.Cert.Raw)
 	caller := Permitted{Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")}}
-	set := Permitted{Names: []string{"victim.example.org"}, Below: []string{"apps.example.org", "nodes.example.org"}, Networks: caller.Networks}
+	set := Permitted{Names: []string{"victim.example.org"}, Below: []string{"apps.example.org", "nodes.example.org"},
+		Networks: caller.Networks}
 	members := []string{"m1.nodes.example.org", "10.0.0.1"}
 	for _, x := range []struct {
 		what      string
@@ -60,7 +61,8 @@ func TestPermittedByOpenSSL(t *testing.T) {
 		{"the setting", set, "*.apps.example.org", "a.apps.example.org", true},
 		{"the setting over a member", set, "m1.nodes.example.org", "m1.nodes.example.org", false},
 		{"the setting over a member", set, "*.nodes.example.org", "m1.nodes.example.org", false},
-		{"a member's address", Permitted{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, "10.0.0.1", "10.0.0.1", false},
+		{"a member's address", Permitted{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, "10.0.0.1",
+			"10.0.0.1", false},
 	} {
 		key := mustKey(t, "ecdsa")
 		der, err := root.SignIntermediate(key.Public(), enrolledFor(now), x.permitted, members)
@@ -83,7 +85,8 @@ func TestPermittedByOpenSSL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("openssl", "verify", "-CAfile", ca, "-untrusted", write("chain", der), flag, x.asked, write("leaf", signed)).CombinedOutput()
+		out, err := exec.Command("openssl", "verify", "-CAfile", ca, "-untrusted", write("chain", der), flag, x.asked,
+			write("leaf", signed)).CombinedOutput()
 		if (err == nil) != x.passes {
 			t.Errorf("%s: a leaf for %s, asked for %s, in OpenSSL: %v %s", x.what, x.san, x.asked, err, out)
 		}

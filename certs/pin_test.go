@@ -19,15 +19,26 @@ func TestVerifyPinned(t *testing.T) {
 	key := must(NewKey())
 	leaf := must(ca.Sign(key.Public(), testLeaf(HTTP)))
 	foreign := must(other.Sign(key.Public(), testLeaf(HTTP)))
-	clientOnly := must(x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: testNow.Add(-time.Hour),
-		NotAfter: testNow.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca.Cert, key.Public(), ca.Key))
+	clientOnly := must(x509.CreateCertificate(rand.Reader,
+		&x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: testNow.Add(-time.Hour),
+			NotAfter: testNow.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca.Cert,
+		key.Public(), ca.Key))
 	// A successor, signed by the pinned CA, and a leaf of the successor.
-	crossed := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2),
-		Subject: other.Cert.Subject, NotBefore: testNow.Add(-time.Hour), NotAfter: testNow.AddDate(1, 0, 0), IsCA: true,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: other.Cert.SubjectKeyId},
+	crossed := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber:          big.NewInt(2),
+		Subject:               other.Cert.Subject,
+		NotBefore:             testNow.Add(-time.Hour),
+		NotAfter:              testNow.AddDate(1, 0, 0),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+		SubjectKeyId:          other.Cert.SubjectKeyId,
+	},
 		ca.Cert, other.Key.Public(), ca.Key))))
-	selfSigned := must(x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "x"},
-		NotBefore: testNow.Add(-time.Hour), NotAfter: testNow.Add(time.Hour)}, &x509.Certificate{Subject: pkix.Name{CommonName: "x"}}, key.Public(), key))
+	selfSigned := must(x509.CreateCertificate(rand.Reader,
+		&x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "x"},
+			NotBefore: testNow.Add(-time.Hour), NotAfter: testNow.Add(time.Hour)},
+		&x509.Certificate{Subject: pkix.Name{CommonName: "x"}}, key.Public(), key))
 	pin, root := Fingerprint(ca.Cert.Raw), ca.Cert.Raw
 
 	for _, tc := range []struct {

@@ -17,13 +17,21 @@ import (
 var (
 	signedKey    = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
 	signedPub    = signedKey.Public().(ed25519.PublicKey)
-	signedClaims = SignedClaims{APIEndpoint: "10.0.0.1:3669", RaftEndpoint: "10.0.0.1:9000", LeaderWGPubkey: "AAAA",
-		OverlayCIDR: "10.200.0.0/16", Exp: "2099-01-01T00:00:00+00:00", Iat: "2026-01-01T00:00:00.123456789+00:00",
-		Iss: "11111111-1111-4111-8111-111111111111"}
+	signedClaims = SignedClaims{
+		APIEndpoint:    "10.0.0.1:3669",
+		RaftEndpoint:   "10.0.0.1:9000",
+		LeaderWGPubkey: "AAAA",
+		OverlayCIDR:    "10.200.0.0/16",
+		Exp:            "2099-01-01T00:00:00+00:00",
+		Iat:            "2026-01-01T00:00:00.123456789+00:00",
+		Iss:            "11111111-1111-4111-8111-111111111111",
+	}
 )
 
 const (
-	signedJSON = `{"api_endpoint":"10.0.0.1:3669","raft_endpoint":"10.0.0.1:9000","leader_wg_pubkey":"AAAA","overlay_cidr":"10.200.0.0/16","exp":"2099-01-01T00:00:00+00:00","iat":"2026-01-01T00:00:00.123456789+00:00","iss":"11111111-1111-4111-8111-111111111111"}`
+	signedJSON = `{"api_endpoint":"10.0.0.1:3669","raft_endpoint":"10.0.0.1:9000","leader_wg_pubkey":"AAAA",` +
+		`"overlay_cidr":"10.200.0.0/16","exp":"2099-01-01T00:00:00+00:00","iat":"2026-01-01T00:00:00.123456789+00:00",` +
+		`"iss":"11111111-1111-4111-8111-111111111111"}`
 	signedSig  = "DCeOjlx6jn1-W6oyWEUZv0JLdTEu39ExILTzMoeG7JGFysyZ0LMI7EAsnupwjZ3_-BAYlwcySONq_Viv0gM0DQ"
 	signedHash = "3aa83c76d05dcd0f9af5ea5652d00672af102730dbd251ca14517fce2c3d9f4d"
 )
@@ -84,30 +92,40 @@ func TestSignedTokenMalformed(t *testing.T) {
 		return base64.RawURLEncoding.EncodeToString([]byte(out))
 	}
 	for name, s := range map[string]string{
-		"empty": "", "huge": strings.Repeat("A", maxSignedToken+1), "newline": tok + "\n", "padding": tok + "==", "cut": tok[:len(tok)-1],
+		"empty": "", "huge": strings.Repeat("A", maxSignedToken+1), "newline": tok + "\n", "padding": tok + "==",
+		"cut":      tok[:len(tok)-1],
 		"cut more": tok[:len(tok)-2], "no JSON": "AAAA", "null": base64.RawURLEncoding.EncodeToString([]byte("null")),
-		"no v": edit(`"v":1,`, ""), "space": edit(",", ", "), "unknown key": edit(`"v":1`, `"v":1,"x":1`), "unknown claim": edit(`"iss"`, `"x":1,"iss"`),
-		"key case": edit(`"kid"`, `"KID"`), "duplicate": edit(`"v":1`, `"v":1,"v":1`), "kid upper": edit("34750f98", "34750F98"), "kid short": edit("34750f98", "34750f9"),
-		"order": edit(`"v":1,"kid":"34750f98"`, `"kid":"34750f98","v":1`), "sig short": edit("DCeO", ""), "sig spare bits": edit(`0DQ"`, `0DR"`),
-		"exp": edit("2099-01-01T", "2099-01-01 at "), "iat": edit("2026-", "x"), "needless escape": edit("AAAA", `\u0041AAA`),
-		"lone surrogate": edit("AAAA", `\ud800`), "not utf-8": edit("AAAA", "\xff"), "trailing": base64.RawURLEncoding.EncodeToString([]byte(env + " ")),
+		"no v": edit(`"v":1,`, ""), "space": edit(",", ", "), "unknown key": edit(`"v":1`, `"v":1,"x":1`),
+		"unknown claim": edit(`"iss"`, `"x":1,"iss"`),
+		"key case":      edit(`"kid"`, `"KID"`), "duplicate": edit(`"v":1`, `"v":1,"v":1`),
+		"kid upper": edit("34750f98", "34750F98"), "kid short": edit("34750f98", "34750f9"),
+		"order": edit(`"v":1,"kid":"34750f98"`, `"kid":"34750f98","v":1`), "sig short": edit("DCeO", ""),
+		"sig spare bits": edit(`0DQ"`, `0DR"`),
+		"exp":            edit("2099-01-01T", "2099-01-01 at "), "iat": edit("2026-", "x"),
+		"needless escape": edit("AAAA", `\u0041AAA`),
+		"lone surrogate":  edit("AAAA", `\ud800`), "not utf-8": edit("AAAA", "\xff"),
+		"trailing": base64.RawURLEncoding.EncodeToString([]byte(env + " ")),
 	} {
 		if p, err := ParseSignedToken(s); !errors.Is(err, ErrTokenMalformed) || p != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	var version *TokenVersionError
-	if _, err := ParseSignedToken(edit(`"v":1`, `"v":2`)); !errors.As(err, &version) || version.Got != 2 || !errors.Is(err, ErrTokenMalformed) ||
+	if _, err := ParseSignedToken(edit(`"v":1`, `"v":2`)); !errors.As(err, &version) || version.Got != 2 ||
+		!errors.Is(err, ErrTokenMalformed) ||
 		err.Error() != "unsupported signed token version: got v=2, expected v=1" {
 		t.Error(err)
 	}
-	if err := must(ParseSignedToken(edit("10.0.0.1", "10.0.0.2"))).Verify(signedPub, testNow); !errors.Is(err, ErrTokenSignature) {
+	if err := must(ParseSignedToken(edit("10.0.0.1", "10.0.0.2"))).Verify(signedPub, testNow); !errors.Is(err,
+		ErrTokenSignature) {
 		t.Error("changed claim:", err)
 	}
 
 	for name, change := range map[string]func(*SignedClaims){
 		"exp": func(c *SignedClaims) { c.Exp = "tomorrow" }, "iat": func(c *SignedClaims) { c.Iat = "" },
-		"not utf-8": func(c *SignedClaims) { c.Iss = "\xff" }, "huge": func(c *SignedClaims) { c.Iss = strings.Repeat("x", maxSignedToken) },
+		"not utf-8": func(c *SignedClaims) { c.Iss = "\xff" }, "huge": func(c *SignedClaims) {
+			c.Iss = strings.Repeat("x", maxSignedToken)
+		},
 	} {
 		c := signedClaims
 		change(&c)
@@ -125,7 +143,8 @@ func TestLooksSigned(t *testing.T) {
 	env := must(base64.RawURLEncoding.DecodeString(tok))
 	odd := base64.StdEncoding.EncodeToString([]byte(`{"v":9,"kid":"?","sig":"ÿÿÿ>>>???"}`))
 	for s, want := range map[string]bool{
-		tok: true, base64.StdEncoding.EncodeToString(env): true, odd: true, tok + "\n": true, "": false, "AAAA": false, "a.b.c": false,
+		tok: true, base64.StdEncoding.EncodeToString(env): true, odd: true, tok + "\n": true, "": false, "AAAA": false,
+		"a.b.c": false,
 		must(MintJoinToken(vectorKey, vectorClaims)):             false,
 		base64.StdEncoding.EncodeToString([]byte(`{"v":1}`)):     false,
 		strings.Repeat("A", maxSignedToken+1):                    false,

@@ -345,8 +345,13 @@ func foundFromBackup(ctx context.Context, env *environment, b *backupFile, f ser
 		return err
 	}
 	defer dir.Close()
-	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{Name: f.Name, Mode: store.ModeFull,
-		APIAddress: apiAddr, RaftAddress: raftAddr, Version: Version}, time.Now())
+	self, err := datadir.Refound(ctx, dir, b.Archive, b.identities, datadir.Plan{
+		Name:        f.Name,
+		Mode:        store.ModeFull,
+		APIAddress:  apiAddr,
+		RaftAddress: raftAddr,
+		Version:     Version,
+	}, time.Now())
 	if err != nil {
 		return err
 	}

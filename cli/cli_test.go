@@ -161,8 +161,12 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 const (
 	uuidA   = "aaaaaaaa-0000-4000-8000-000000000001"
 	uuidB   = "bbbbbbbb-0000-4000-8000-000000000002"
-	memberA = `{"nodeId":1,"raftAddress":"10.0.0.1:7000","apiAddress":"https://10.0.0.1:5000","binaryVersion":"1.0","suffrage":"voter","isLeader":true,"drainState":"active","id":"` + uuidA + `","name":"a","mode":"full","role":"voter","status":"alive"}`
-	memberB = `{"nodeId":2,"raftAddress":"10.0.0.2:7000","apiAddress":"https://10.0.0.2:5000","binaryVersion":"1.0","suffrage":"nonvoter","isLeader":false,"drainState":"STATE","id":"` + uuidB + `","name":"b","mode":"full","role":"stand-by","status":"alive","labels":{"zone":"x","disk":"ssd"}}`
+	memberA = `{"nodeId":1,"raftAddress":"10.0.0.1:7000","apiAddress":"https://10.0.0.1:5000","binaryVersion":"1.0",` +
+		`"suffrage":"voter","isLeader":true,"drainState":"active","id":"` + uuidA +
+		`","name":"a","mode":"full","role":"voter","status":"alive"}`
+	memberB = `{"nodeId":2,"raftAddress":"10.0.0.2:7000","apiAddress":"https://10.0.0.2:5000","binaryVersion":"1.0",` +
+		`"suffrage":"nonvoter","isLeader":false,"drainState":"STATE","id":"` + uuidB +
+		`","name":"b","mode":"full","role":"stand-by","status":"alive","labels":{"zone":"x","disk":"ssd"}}`
 )
 
 func memberList(stateOfB string) string {
@@ -171,21 +175,31 @@ func memberList(stateOfB string) string {
 
 func api() map[string][]string {
 	return map[string][]string{
-		"GET /api/v1/status":                        {`{"result":{"version":"1.0","revision":42,"initialized":true,"ready":true,"schemaVersion":3,"name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":7,"clusterId":"c-1"}}}`},
-		"GET /api/v1/cluster/members":               {memberList("active")},
-		"DELETE /api/v1/cluster/members/2":          {`{"result":{"message":"Cluster member removed"}}`},
-		"POST /api/v1/cluster/members/2/promote":    {`{"result":{"message":"Cluster member promoted to voter"}}`},
-		"POST /api/v1/cluster/members/2/resume":     {`{"result":{"message":"Cluster member resumed"}}`},
-		"DELETE /api/v1/cluster/members/1":          {`409 {"error":"Cannot remove the current leader; drain this node first so leadership transfers, then retry"}`},
-		"GET /api/v1/cluster/autopilot":             {`{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"10.0.0.1:7000","nodeStatus":"alive","healthy":true,"isLeader":true,"hasVotingRights":true,"stableSince":"2026-05-06T10:00:00Z"}]}}`},
-		"POST /api/v1/cluster/join-tokens":          {`201 {"result":{"id":"t1","token":"JOIN-SECRET","nodeId":4,"mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:30:00Z"}}`},
-		"GET /api/v1/cluster/join-tokens":           {`{"result":[{"id":"t1","nodeId":4,"mode":"full","state":"valid","uses":0,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"root","expiresAt":"2026-05-06T10:30:00Z"}]}`},
-		"DELETE /api/v1/cluster/join-tokens/t1":     {`{"result":{"message":"revoked"}}`},
-		"POST /api/v1/api-tokens":                   {`201 {"result":{"id":"k1","name":"ci","scopes":["cluster:read","enroll"],"token":"API-SECRET","createdAt":"2026-05-06T10:00:00Z"}}`},
-		"GET /api/v1/api-tokens":                    {`{"result":[]}`},
-		"DELETE /api/v1/api-tokens/k1":              {`{"result":{"message":"revoked"}}`},
-		"POST /api/v1/sql":                          {`{"result":{"columns":["id","name"],"rows":[[1,"a\tb"],[9007199254740993,null]],"truncated":true}}`},
-		"GET /v1/operator/raft/configuration":       {`{"Index":5,"Servers":[{"Address":"10.0.0.1:7000","ID":"` + uuidA + `","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`},
+		"GET /api/v1/status": {`{"result":{"version":"1.0","revision":42,"initialized":true,` +
+			`"ready":true,"schemaVersion":3,"name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,` +
+			`"leaderNodeId":1,"appliedIndex":7,"clusterId":"c-1"}}}`},
+		"GET /api/v1/cluster/members":            {memberList("active")},
+		"DELETE /api/v1/cluster/members/2":       {`{"result":{"message":"Cluster member removed"}}`},
+		"POST /api/v1/cluster/members/2/promote": {`{"result":{"message":"Cluster member promoted to voter"}}`},
+		"POST /api/v1/cluster/members/2/resume":  {`{"result":{"message":"Cluster member resumed"}}`},
+		"DELETE /api/v1/cluster/members/1": {`409 {"error":"Cannot remove the current leader; drain this node ` +
+			`first so leadership transfers, then retry"}`},
+		"GET /api/v1/cluster/autopilot": {`{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,` +
+			`"voters":[1],"servers":[{"nodeId":1,"raftAddress":"10.0.0.1:7000","nodeStatus":"alive","healthy":true,` +
+			`"isLeader":true,"hasVotingRights":true,"stableSince":"2026-05-06T10:00:00Z"}]}}`},
+		"POST /api/v1/cluster/join-tokens": {`201 {"result":{"id":"t1","token":"JOIN-SECRET","nodeId":4,` +
+			`"mode":"full","maxUses":1,"expiresAt":"2026-05-06T10:30:00Z"}}`},
+		"GET /api/v1/cluster/join-tokens": {`{"result":[{"id":"t1","nodeId":4,"mode":"full","state":"valid",` +
+			`"uses":0,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"root","expiresAt":"2026-05-06T10:30:00Z"}]}`},
+		"DELETE /api/v1/cluster/join-tokens/t1": {`{"result":{"message":"revoked"}}`},
+		"POST /api/v1/api-tokens": {`201 {"result":{"id":"k1","name":"ci","scopes":["cluster:read",` +
+			`"enroll"],"token":"API-SECRET","createdAt":"2026-05-06T10:00:00Z"}}`},
+		"GET /api/v1/api-tokens":       {`{"result":[]}`},
+		"DELETE /api/v1/api-tokens/k1": {`{"result":{"message":"revoked"}}`},
+		"POST /api/v1/sql": {`{"result":{"columns":["id","name"],"rows":[[1,"a\tb"],` +
+			`[9007199254740993,null]],"truncated":true}}`},
+		"GET /v1/operator/raft/configuration": {`{"Index":5,"Servers":[{"Address":"10.0.0.1:7000","ID":"` + uuidA +
+			`","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`},
 		"PUT /v1/operator/raft/transfer-leadership": {`{"Err":null}`},
 		"DELETE /v1/operator/raft/peer":             {`500 id "9" was not found in the Raft configuration`},
 	}
@@ -213,9 +227,12 @@ func TestSecrets(t *testing.T) {
 		body, sentence string
 	}{
 		{[]string{"join-token", "create", "--node-id", "4", "--ttl", "1h", "--mode", "replicate"}, "JOIN-SECRET", "t1",
-			`POST /api/v1/cluster/join-tokens {"nodeId":4,"ttlSeconds":3600,"maxUses":1,"mode":"replicate"}`, "join token t1 can be used once as member 4 until 2026-05-06T10:30:00Z"},
-		{[]string{"api-token", "create", "--name", "ci", "--scope", "cluster:read,enroll", "--ttl", "90s"}, "API-SECRET", "k1",
-			`POST /api/v1/api-tokens {"name":"ci","scopes":["cluster:read","enroll"],"ttlSeconds":90}`, "API token k1 (ci) for cluster:read, enroll does not expire"},
+			`POST /api/v1/cluster/join-tokens {"nodeId":4,"ttlSeconds":3600,"maxUses":1,"mode":"replicate"}`,
+			"join token t1 can be used once as member 4 until 2026-05-06T10:30:00Z"},
+		{[]string{"api-token", "create", "--name", "ci", "--scope", "cluster:read,enroll", "--ttl", "90s"}, "API-SECRET",
+			"k1",
+			`POST /api/v1/api-tokens {"name":"ci","scopes":["cluster:read","enroll"],"ttlSeconds":90}`,
+			"API token k1 (ci) for cluster:read, enroll does not expire"},
 	} {
 		code, stdout, stderr := run(t, append(test.args, at...)...)
 		if code != 0 || stdout != test.secret+"\n" {
@@ -233,7 +250,8 @@ func TestSecrets(t *testing.T) {
 		}
 		code, stdout, stderr = run(t, append(append(test.args, at...), "-o", "json")...)
 		var object struct{ ID, Token string }
-		if err := json.Unmarshal([]byte(stdout), &object); code != 0 || err != nil || object.ID != test.id || object.Token != test.secret || stderr != "" {
+		if err := json.Unmarshal([]byte(stdout), &object); code != 0 || err != nil || object.ID != test.id ||
+			object.Token != test.secret || stderr != "" {
 			t.Errorf("%v -o json: exit %d, %v, stdout %q, stderr %q", test.args, code, err, stdout, stderr)
 		}
 	}
@@ -243,10 +261,12 @@ func TestListsAsJSON(t *testing.T) {
 	outside(t)
 	s := newServer(t, api())
 	data := s.data(t, filepath.Join(t.TempDir(), "1"), "tok")
-	for args, field := range map[string]string{"members": "nodeId", "join-token list": "id", "raft peers": "ID", "status": "address"} {
+	for args, field := range map[string]string{"members": "nodeId", "join-token list": "id", "raft peers": "ID",
+		"status": "address"} {
 		code, stdout, stderr := run(t, append(strings.Fields(args), "-o", "json", "--data", data)...)
 		var objects []map[string]any
-		if err := json.Unmarshal([]byte(stdout), &objects); code != 0 || err != nil || len(objects) == 0 || objects[0][field] == nil {
+		if err := json.Unmarshal([]byte(stdout), &objects); code != 0 || err != nil || len(objects) == 0 ||
+			objects[0][field] == nil {
 			t.Errorf("%s: exit %d, %v\n%s%s", args, code, err, stdout, stderr)
 		}
 	}
@@ -261,7 +281,8 @@ func TestDrain(t *testing.T) {
 		code           int
 		stdout, stderr []string
 	}{
-		{"at once", "--deadline 0s", []string{`{"result":{"drainState":"drained"}}`}, nil, 0, nil, []string{"member 2 is drained\n"}},
+		{"at once", "--deadline 0s", []string{`{"result":{"drainState":"drained"}}`}, nil, 0, nil,
+			[]string{"member 2 is drained\n"}},
 		{"after a while, through trouble", "--deadline 30s", []string{`{"result":{"drainState":"draining"}}`},
 			[]string{memberList("draining"), `500 {"error":"leader lost"}`, memberList("drained")}, 0, nil,
 			[]string{"member 2 is draining, at most 30s …\nmember 2 is drained\n"}},
@@ -271,13 +292,15 @@ func TestDrain(t *testing.T) {
 			[]string{"muster: the drain of member 2 was cancelled\n"}},
 		{"removed meanwhile", "", []string{`{"result":{"drainState":"draining"}}`}, []string{`{"result":[]}`}, 1, nil,
 			[]string{"muster: Cluster member not found (404)\n"}},
-		{"refused", "", []string{`404 {"error":"Cluster member not found"}`}, nil, 1, nil, []string{"muster: Cluster member not found (404)\n"}},
+		{"refused", "", []string{`404 {"error":"Cluster member not found"}`}, nil, 1, nil,
+			[]string{"muster: Cluster member not found (404)\n"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			outside(t)
 			s := newServer(t, map[string][]string{path: test.drain, "GET /api/v1/cluster/members": test.members})
 			data := s.data(t, filepath.Join(t.TempDir(), "1"), "tok")
-			code, stdout, stderr := run(t, append([]string{"member", "drain", "2", "--data", data}, strings.Fields(test.args)...)...)
+			code, stdout, stderr := run(t,
+				append([]string{"member", "drain", "2", "--data", data}, strings.Fields(test.args)...)...)
 			if code != test.code {
 				t.Errorf("exit status %d, want %d", code, test.code)
 			}
@@ -297,7 +320,8 @@ func TestInterrupt(t *testing.T) {
 	time.AfterFunc(200*time.Millisecond, cancel)
 	var out, errs bytes.Buffer
 	code := Main(ctx, []string{"member", "drain", "2", "--data", s.data(t, t.TempDir(), "tok")}, nil, &out, &errs)
-	if code != 1 || !strings.Contains(errs.String(), "muster member resume 2") || !strings.HasSuffix(errs.String(), "muster: interrupted\n") {
+	if code != 1 || !strings.Contains(errs.String(), "muster member resume 2") ||
+		!strings.HasSuffix(errs.String(), "muster: interrupted\n") {
 		t.Errorf("exit %d, stderr %q", code, errs.String())
 	}
 }

@@ -82,7 +82,8 @@ func TestDevCluster(t *testing.T) {
 		t.Errorf("members: exit %d, %s%s", code, stdout, stderr)
 	}
 	code, stdout, stderr := run(t, "status")
-	if code != 0 || strings.Count(stdout, "\n") != 3 || !strings.Contains(stdout, "no answer") || !strings.Contains(stderr, "connection refused") {
+	if code != 0 || strings.Count(stdout, "\n") != 3 || !strings.Contains(stdout, "no answer") ||
+		!strings.Contains(stderr, "connection refused") {
 		t.Errorf("status: exit %d\n%s%s", code, stdout, stderr)
 	}
 	write(t, "data/1/removed.json", "{}") // nobody asks a member that was removed
@@ -101,10 +102,12 @@ func TestConnectErrors(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--addr " + x + "," + y, 3, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y + ": connection refused\n"},
+		{"--addr " + x + "," + y, 3, "muster: no server answered:\n  https://" + x + ": connection refused\n  https://" + y +
+			": connection refused\n"},
 		{"--addr " + x, 3, "muster: no answer from https://" + x + ": connection refused\n"},
 		{"--addr " + s.URL, 3, "with --cacert FILE or MUSTER_CACERT"},
-		{"--addr " + s.URL + " --cacert " + s.caFile(t), 1, "muster: Invalid token (401): there is no token; give --token-file"},
+		{"--addr " + s.URL + " --cacert " + s.caFile(t), 1,
+			"muster: Invalid token (401): there is no token; give --token-file"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", 1, "muster: Invalid token (401)\n"},
 		{"--addr ftp://x", 1, "muster: bad address \"ftp://x\""},
 		{"--token-file /nix/nix", 1, "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
@@ -112,21 +115,25 @@ func TestConnectErrors(t *testing.T) {
 		{"--data " + os.TempDir(), 1, "is not the data directory of a member: it has no node.json\n"},
 	} {
 		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)
-		if code != test.code || stdout != "" || !strings.HasPrefix(stderr, "muster: ") || !strings.Contains(stderr, test.want) {
+		if code != test.code || stdout != "" || !strings.HasPrefix(stderr, "muster: ") ||
+			!strings.Contains(stderr, test.want) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q\nwant %q", test.args, code, stdout, stderr, test.want)
 		}
 	}
 	for name, in := range map[string]string{empty: "", "-": " \n"} {
 		var stdout, stderr strings.Builder
 		code := Main(context.Background(), []string{"members", "--token-file", name}, strings.NewReader(in), &stdout, &stderr)
-		if code != 2 || stdout.String() != "" || !strings.HasPrefix(stderr.String(), "muster: ") || !strings.HasSuffix(stderr.String(), "is empty\n") {
+		if code != 2 || stdout.String() != "" || !strings.HasPrefix(stderr.String(), "muster: ") ||
+			!strings.HasSuffix(stderr.String(), "is empty\n") {
 			t.Errorf("an empty token in %s: exit %d, %q %q", name, code, stdout.String(), stderr.String())
 		}
 	}
-	if code, stdout, stderr := run(t, "status", "--addr", x); code != 3 || !strings.Contains(stdout, "no answer") || !strings.HasSuffix(stderr, "muster: no server answered\n") {
+	if code, stdout, stderr := run(t, "status", "--addr", x); code != 3 || !strings.Contains(stdout, "no answer") ||
+		!strings.HasSuffix(stderr, "muster: no server answered\n") {
 		t.Errorf("status of nobody: exit %d, %q %q", code, stdout, stderr)
 	}
-	if _, _, stderr := run(t, "members", "--addr", "http://192.0.2.1:1,"+s.URL, "--cacert", s.caFile(t), "--token-file", "-"); !strings.Contains(stderr, "warning: http://192.0.2.1:1 is not encrypted") {
+	if _, _, stderr := run(t, "members", "--addr", "http://192.0.2.1:1,"+s.URL, "--cacert", s.caFile(t), "--token-file",
+		"-"); !strings.Contains(stderr, "warning: http://192.0.2.1:1 is not encrypted") {
 		t.Errorf("no warning: %q", stderr)
 	}
 }

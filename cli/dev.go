@@ -133,7 +133,8 @@ func (d *devCluster) run(ctx context.Context) (err error) {
 	}()
 	present := devdir.Present(d.data, d.nodes)
 	if len(present) == 0 {
-		return fmt.Errorf("all members in %s were removed from their cluster; delete the directory to begin with a new one", d.data)
+		return fmt.Errorf("all members in %s were removed from their cluster; delete the directory to begin with a new one",
+			d.data)
 	}
 	resumed := d.known(1)
 	for _, n := range present { // existing members first: making a token needs a majority of them

@@ -5,10 +5,11 @@ import (
 	"testing"
 )
 
-// FuzzConfig feeds files of flags: what is accepted is one mapping of names to values that are not empty, and a refusal is
-// one line.
+// FuzzConfig feeds files of flags: what is accepted is one mapping of names to values that are not empty, and a refusal
+// is one line.
 func FuzzConfig(f *testing.F) {
-	for _, text := range []string{"data: d\napi: 127.0.0.1:1\n", "peer: [2=a:1, 3=b:1]\n", "a: &x [*x]\n", "a: {b: c}\n", "- a\n", "a: b\n---\nc: d\n",
+	for _, text := range []string{"data: d\napi: 127.0.0.1:1\n", "peer: [2=a:1, 3=b:1]\n", "a: &x [*x]\n", "a: {b: c}\n",
+		"- a\n", "a: b\n---\nc: d\n",
 		"? [a]\n: b\n", "%YAML 1.1\n", "a: !!binary aGk=\n", "a: \"\\x00\"\n", "<<: {a: b}\n"} {
 		f.Add([]byte(text), "peer")
 	}

@@ -232,7 +232,8 @@ func newJoinTokenKeyHashCommand(env *environment) *cobra.Command {
 		Short: "Print the value for create --key-hash of a machine's key",
 		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine with this
 key can use such a token. Run it on the new machine with its future --data: the command creates the key, DIR/node.key,
-if it is missing, and "serve --join" uses it. RECIPIENT is the public key itself (age1…), from the comment in node.key.`,
+if it is missing, and "serve --join" uses it. RECIPIENT is the public key itself (age1…), from the comment in
+node.key.`,
 		Args: atMostOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (env.data != "") {

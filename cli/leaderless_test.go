@@ -22,7 +22,8 @@ import (
 )
 
 // onFiles are the commands that ask no cluster, or work on the files of this machine first.
-var onFiles = []string{"backup inspect", "backup restore", "completion", "config", "config check", "detach", "dev", "doctor", "help",
+var onFiles = []string{"backup inspect", "backup restore", "completion", "config", "config check", "detach", "dev",
+	"doctor", "help",
 	"join-token key-hash", "leave", "recover adopt", "recover apply", "recover plan", "recover token", "serve", "version",
 	"workload fetch", "workload jwt"}
 

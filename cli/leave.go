@@ -207,8 +207,9 @@ func (d *departure) drain(ctx context.Context, c *client.Client, id uint64) erro
 	}
 	if len(leases) > 0 {
 		d.env.heldLeases(ctx, c, id)
-		return fmt.Errorf("member %d does not leave: the deadline passed with %s still held. It is drained: run muster leave "+
-			"again with a longer --deadline or with --force, or take it back with muster member resume %d", id,
+		return fmt.Errorf(
+			"member %d does not leave: the deadline passed with %s still held. It is drained: run muster leave "+
+				"again with a longer --deadline or with --force, or take it back with muster member resume %d", id,
 			count(len(leases), "lease"), id)
 	}
 	return nil

@@ -21,7 +21,8 @@ const (
 
 // TestLogin: the token alone is printed on stdout, after the person has said yes somewhere else.
 func TestLogin(t *testing.T) {
-	device := `{"result":{"deviceCode":"d-1","userCode":"WDJB-MJHT","verificationUri":"https://id.example.org/go","interval":1}}`
+	device := `{"result":{"deviceCode":"d-1","userCode":"WDJB-MJHT","verificationUri":"https://id.example.org/go",` +
+		`"interval":1}}`
 	for _, c := range []struct {
 		name    string
 		answers map[string][]string
@@ -33,11 +34,14 @@ func TestLogin(t *testing.T) {
 			"POST /api/v1/login": {`202 {"result":{"message":"not yet"}}`, signedInAs}}, 0, "HER-SECRET\n",
 			[]string{"open https://id.example.org/go and enter WDJB-MJHT", "signed in as ada@example.org for cluster:read"}},
 		{"refused", map[string][]string{"GET /api/v1/login": {methods}, "POST /api/v1/login/device": {device},
-			"POST /api/v1/login": {`403 {"error":"eve is known to the identity provider, and no rule gives her a scope"}`}}, 1, "",
+			"POST /api/v1/login": {`403 {"error":"eve is known to the identity provider, and no rule gives her a scope"}`}}, 1,
+			"",
 			[]string{"eve is known"}},
 		{"nobody signs in", map[string][]string{"GET /api/v1/login": {`{"result":{"issuer":"","device":false}}`}}, 1, "",
 			[]string{"sign-in is off in this cluster"}},
-		{"away", map[string][]string{"GET /api/v1/login": {`{"result":{"issuer":"https://x","device":false,"problem":"the identity provider does not answer"}}`}},
+		{"away",
+			map[string][]string{"GET /api/v1/login": {`{"result":{"issuer":"https://x","device":false,"problem":"the identity ` +
+				`provider does not answer"}}`}},
 			1, "", []string{"does not answer; API tokens work as before"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -104,7 +108,8 @@ func TestLoginBrowser(t *testing.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.requests[len(s.requests)-1]
-	for _, part := range []string{`"code":"c-1"`, `"codeVerifier":"`, `"redirectUri":"` + q.Get("redirect_uri"), `"nonce":"` + q.Get("nonce")} {
+	for _, part := range []string{`"code":"c-1"`, `"codeVerifier":"`, `"redirectUri":"` + q.Get("redirect_uri"),
+		`"nonce":"` + q.Get("nonce")} {
 		if !strings.Contains(last, part) {
 			t.Errorf("%s lacks %s", last, part)
 		}

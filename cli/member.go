@@ -54,7 +54,8 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 				labels = append(labels, name+"="+m.Labels[name])
 			}
 			return env.table([]string{"ID", console.Cell(m.NodeID)}, [][]any{
-				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"LEFT AT", m.LeftAt}, {"ROLE",
+				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"LEFT AT", m.LeftAt},
+				{"ROLE",
 					role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"ZONE", m.Zone}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
@@ -153,8 +154,14 @@ func findMember(ctx context.Context, c *client.Client, text string) (client.Memb
 	}
 	called := make([]naming.Member, len(members))
 	for i, m := range members {
-		called[i] = naming.Member{NodeID: m.NodeID, ID: m.ID, Name: m.Name, RaftAddress: m.RaftAddress,
-			APIAddress: m.APIAddress, Status: m.Status}
+		called[i] = naming.Member{
+			NodeID:      m.NodeID,
+			ID:          m.ID,
+			Name:        m.Name,
+			RaftAddress: m.RaftAddress,
+			APIAddress:  m.APIAddress,
+			Status:      m.Status,
+		}
 	}
 	found, err := naming.Resolve(called, text)
 	if errors.Is(err, naming.ErrNone) {

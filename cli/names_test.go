@@ -51,7 +51,8 @@ func TestEveryNameOfAMember(t *testing.T) {
 		if !strings.Contains(line, "ID") {
 			line += " ID"
 		}
-		for _, name := range []string{"b", "b.global", uuidB, strings.ToUpper(uuidB), "10.0.0.2", "10.0.0.2:7000", "10.0.0.2:5000", "https://10.0.0.2:5000"} {
+		for _, name := range []string{"b", "b.global", uuidB, strings.ToUpper(uuidB), "10.0.0.2", "10.0.0.2:7000",
+			"10.0.0.2:5000", "https://10.0.0.2:5000"} {
 			s := newServer(t, answers)
 			args := strings.Fields(strings.ReplaceAll(line, "ID", name))
 			code, _, errs := run(t, append(args, "--addr", s.URL, "--cacert", s.caFile(t))...)
@@ -88,7 +89,8 @@ func TestNoFlagTakesANumberOnly(t *testing.T) {
 				t.Errorf("muster %s --%s is not tried", path, f.Name)
 			}
 		})
-		if group, _, _ := strings.Cut(path, " "); (group == "member" && path != "member list" || cmd.Short != "" && strings.Contains(cmd.Short, "host name")) && !strings.Contains(taken, path) {
+		if group, _, _ := strings.Cut(path, " "); (group == "member" && path != "member list" || cmd.Short != "" &&
+			strings.Contains(cmd.Short, "host name")) && !strings.Contains(taken, path) {
 			t.Errorf("muster %s is not tried", path)
 		}
 	})

@@ -93,7 +93,8 @@ func (e *environment) upgrade(ctx context.Context, to string) (client.Upgrade, e
 func tooOld(err error) error {
 	var refusal *client.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusNotFound {
-		return errors.New("the leader's muster is too old to lead an upgrade: restart a member that does not lead with the new " +
+		return errors.New("the leader's muster is too old to lead an upgrade: restart a member that does not lead with the " +
+			"new " +
 			"version, and give it leadership with muster raft transfer")
 	}
 	return err

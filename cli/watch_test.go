@@ -38,7 +38,8 @@ func TestNames(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"member show 1", "status", "autopilot config", "version"} {
-		if code, _, stderr := run(t, append(strings.Fields(line), "-o", "name")...); code != 2 || !strings.Contains(stderr, "-o name is for commands that print a list") {
+		if code, _, stderr := run(t, append(strings.Fields(line), "-o", "name")...); code != 2 ||
+			!strings.Contains(stderr, "-o name is for commands that print a list") {
 			t.Errorf("%s -o name: exit %d, %q", line, code, stderr)
 		}
 	}
@@ -96,7 +97,8 @@ func TestWatchedList(t *testing.T) {
 			for {
 				select {
 				case <-change:
-					io.WriteString(w, "id: 7.1\nevent: member\ndata: {\"revision\":7,\"seq\":1,\"type\":\"member\",\"action\":\"member.drain\"}\n\n")
+					io.WriteString(w,
+						"id: 7.1\nevent: member\ndata: {\"revision\":7,\"seq\":1,\"type\":\"member\",\"action\":\"member.drain\"}\n\n")
 					w.(http.Flusher).Flush()
 				case <-r.Context().Done():
 					return
@@ -146,7 +148,9 @@ func TestWatchWithoutLeader(t *testing.T) {
 	code := make(chan int)
 	var out, errs, lists shared
 	go func() { code <- Main(ctx, []string{"watch", "--addr", s.URL}, nil, &out, &errs) }()
-	await.True(t, "no leader", func() bool { return errs.String() == "there is no leader: nothing changes until there is one\n" })
+	await.True(t, "no leader", func() bool {
+		return errs.String() == "there is no leader: nothing changes until there is one\n"
+	})
 	leader.Store(1)
 	go func() { code <- Main(ctx, []string{"members", "--watch", "--addr", s.URL}, nil, &lists, io.Discard) }()
 	const told = "there is no leader: nothing changes until there is one\nthere is a leader again\n"
@@ -208,10 +212,12 @@ func TestScopeIsNamed(t *testing.T) {
 	}))
 	defer s.Close()
 	code, _, stderr := run(t, "member", "resume", "2", "--addr", s.URL, "--token-file", "-")
-	if want := "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"ci\" (t7) has cluster:read.\n"; code != 1 || stderr != want {
+	want := "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"ci\" (t7) has cluster:read.\n"
+	if code != 1 || stderr != want {
 		t.Errorf("exit %d, %q, want %q", code, stderr, want)
 	}
-	if code, stdout, stderr := run(t, "whoami", "--addr", s.URL, "--token-file", "-"); code != 0 || !strings.Contains(stdout, "SCOPES   cluster:read\n") {
+	if code, stdout, stderr := run(t, "whoami", "--addr", s.URL, "--token-file", "-"); code != 0 ||
+		!strings.Contains(stdout, "SCOPES   cluster:read\n") {
 		t.Errorf("whoami: exit %d, %q, %q", code, stdout, stderr)
 	}
 }

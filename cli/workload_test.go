@@ -10,7 +10,8 @@ import (
 func TestWorkloadCommands(t *testing.T) {
 	outside(t)
 	t.Setenv("SPIFFE_ENDPOINT_SOCKET", "")
-	one := `{"id":"01a1","spiffeId":"spiffe://c/billing/api","path":"/billing/api","user":"billing","createdBy":"admin","createdAt":"2026-05-06T10:00:00Z"}`
+	one := `{"id":"01a1","spiffeId":"spiffe://c/billing/api","path":"/billing/api","user":"billing","createdBy":"admin",` +
+		`"createdAt":"2026-05-06T10:00:00Z"}`
 	answers := map[string][]string{
 		"POST /api/v1/workloads":        {`{"result":` + one + `}`},
 		"GET /api/v1/workloads":         {`{"result":[` + one + `,{"id":"01a2","path":"/db"},{"id":"01a3","path":"/db"}]}`},
@@ -25,7 +26,8 @@ func TestWorkloadCommands(t *testing.T) {
 		out, errs string
 	}{
 		{"workload create /billing/api --user billing --host a.example --host 10.0.0.1", 0,
-			`POST /api/v1/workloads {"path":"/billing/api","user":"billing","hosts":["a.example","10.0.0.1"]}`, "spiffe://c/billing/api\n", "01a1 is registered"},
+			`POST /api/v1/workloads {"path":"/billing/api","user":"billing","hosts":["a.example","10.0.0.1"]}`,
+			"spiffe://c/billing/api\n", "01a1 is registered"},
 		{"workload create /x", 2, "", "", "one of --user, --group and --unit is missing"},
 		{"workload list", 0, "GET /api/v1/workloads", "/billing/api", ""},
 		{"workload list -o name", 0, "GET /api/v1/workloads", "01a1\n01a2\n01a3\n", ""},

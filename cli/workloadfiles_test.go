@@ -40,7 +40,8 @@ func TestWorkloadFiles(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	cfg := node.Default()
-	cfg.Data, cfg.API, cfg.Raft, cfg.SpiffeSocket = filepath.Join(dir, "1"), "127.0.0.1:0", "127.0.0.1:0", filepath.Join(dir, "s")
+	cfg.Data, cfg.API, cfg.Raft, cfg.SpiffeSocket = filepath.Join(dir,
+		"1"), "127.0.0.1:0", "127.0.0.1:0", filepath.Join(dir, "s")
 	cfg.Logger, cfg.Version = slog.New(slog.DiscardHandler), "test"
 	n, err := node.Start(ctx, cfg)
 	if err != nil {
@@ -51,7 +52,8 @@ func TestWorkloadFiles(t *testing.T) {
 	if err := os.Mkdir(files, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := run(t, "workload", "create", "/web", "--user", fmt.Sprint(os.Geteuid()), "--host", "localhost", "--data", cfg.Data); code != 0 {
+	if code, _, stderr := run(t, "workload", "create", "/web", "--user", fmt.Sprint(os.Geteuid()), "--host", "localhost",
+		"--data", cfg.Data); code != 0 {
 		t.Fatal(stderr)
 	}
 	await.NoError(t, "the files are written", func() error {
@@ -76,9 +78,10 @@ func TestWorkloadFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "hello ", r.TLS.PeerCertificates[0].URIs[0].Path)
-	})}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "hello ", r.TLS.PeerCertificates[0].URIs[0].Path)
+		})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
@@ -87,7 +90,8 @@ func TestWorkloadFiles(t *testing.T) {
 			"--cacert", filepath.Join(files, "bundle.pem"), "https://localhost:" + port + "/"}, args...)...).CombinedOutput()
 		return string(bytes.TrimSpace(out)), err
 	}
-	if out, err := ask("--cert", filepath.Join(files, "svid.pem"), "--key", filepath.Join(files, "svid_key.pem")); err != nil || out != "hello /web" {
+	if out, err := ask("--cert", filepath.Join(files, "svid.pem"), "--key",
+		filepath.Join(files, "svid_key.pem")); err != nil || out != "hello /web" {
 		t.Errorf("curl: %v: %s", err, out)
 	}
 	if out, err := ask(); err == nil {

@@ -26,12 +26,21 @@ var callsCases = []struct {
 	call                func(*Client) (any, error)
 	want                string // the result as JSON
 }{
-	{"status", "GET /api/v1/status", "", 200, `{"result":{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1"}}}`,
+	{"status", "GET /api/v1/status", "", 200,
+		`{"result":{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a",` +
+			`"cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,` +
+			`"clusterId":"c","leaderAPIAddress":"https://h:1"}}}`,
 		func(c *Client) (any, error) { return c.Status(bg) },
-		`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a","cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,"clusterId":"c","leaderAPIAddress":"https://h:1","appliedSchemaVersion":0}}`},
-	{"member", "GET /api/v1/cluster/members/9007199254740991", "", 200, `{"result":{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z"}}`,
+		`{"version":"1","revision":7,"initialized":true,"ready":true,"schemaVersion":3,"commit":"abc","name":"a",` +
+			`"cluster":{"enabled":true,"role":"Leader","nodeId":1,"isLeader":true,"leaderNodeId":1,"appliedIndex":9,` +
+			`"clusterId":"c","leaderAPIAddress":"https://h:1","appliedSchemaVersion":0}}`},
+	{"member", "GET /api/v1/cluster/members/9007199254740991", "", 200,
+		`{"result":{"nodeId":9007199254740991,"name":"b","labels":{"k":"v"},"drainState":"drained",` +
+			`"drainUpdatedAt":"2026-05-06T10:00:00Z"}}`,
 		func(c *Client) (any, error) { return c.Member(bg, 9007199254740991) },
-		`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","id":"","name":"b","mode":"","role":"","status":"","overlayIp":"","sliceCidr":"","labels":{"k":"v"},"joinedAt":"0001-01-01T00:00:00Z"}`},
+		`{"nodeId":9007199254740991,"raftAddress":"","apiAddress":"","binaryVersion":"","suffrage":"","isLeader":false,` +
+			`"drainState":"drained","drainUpdatedAt":"2026-05-06T10:00:00Z","id":"","name":"b","mode":"","role":"",` +
+			`"status":"","overlayIp":"","sliceCidr":"","labels":{"k":"v"},"joinedAt":"0001-01-01T00:00:00Z"}`},
 	{"description", "GET /api/v1/openapi.yaml", "", 200, "openapi: 3.1.0\n",
 		func(c *Client) (any, error) { text, err := c.OpenAPI(bg); return string(text), err }, `"openapi: 3.1.0\n"`},
 	{"drain", "POST /api/v1/cluster/members/2/drain", `{"deadlineSeconds":2}`, 200, `{"result":{"drainState":"draining"}}`,
@@ -44,35 +53,65 @@ var callsCases = []struct {
 		func(c *Client) (any, error) { return c.RemoveMember(bg, 2, false) }, `0`},
 	{"remove by force", "DELETE /api/v1/cluster/members/2?force=true", "", 200, `{"result":{"message":"x"}}`,
 		func(c *Client) (any, error) { return c.RemoveMember(bg, 2, true) }, `0`},
-	{"autopilot", "GET /api/v1/cluster/autopilot", "", 200, `{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"stableSince":"2026-05-06T10:00:00Z"}]}}`,
+	{"autopilot", "GET /api/v1/cluster/autopilot", "", 200,
+		`{"result":{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,` +
+			`"stableSince":"2026-05-06T10:00:00Z"}]}}`,
 		func(c *Client) (any, error) { return c.Autopilot(bg) },
-		`{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"","healthy":false,"isLeader":false,"hasVotingRights":false,"stableSince":"2026-05-06T10:00:00Z","electable":false,"lag":0,"reason":""}]}`},
-	{"new join token", "POST /api/v1/cluster/join-tokens", `{"nodeId":4,"ttlSeconds":1800,"maxUses":2,"mode":"replicate"}`, 201, minted,
+		`{"healthy":true,"failureTolerance":1,"leaderNodeId":1,"voters":[1],"servers":[{"nodeId":1,"raftAddress":"",` +
+			`"nodeStatus":"","healthy":false,"isLeader":false,"hasVotingRights":false,"stableSince":"2026-05-06T10:00:00Z",` +
+			`"electable":false,"lag":0,"reason":""}]}`},
+	{"new join token", "POST /api/v1/cluster/join-tokens", `{"nodeId":4,"ttlSeconds":1800,"maxUses":2,"mode":"replicate"}`,
+		201, minted,
 		func(c *Client) (any, error) {
 			return c.CreateJoinToken(bg, JoinTokenRequest{NodeID: 4, TTL: 30 * time.Minute, MaxUses: 2, Mode: "replicate"})
-		}, `{"id":"t1","token":"SECRET","mode":"full","format":"","state":"","uses":0,"maxUses":1,"createdBy":"","createdAt":"0001-01-01T00:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}`},
-	{"new bound join token", "POST /api/v1/cluster/join-tokens", `{"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"ab","labels":{"rack":"a"}}`, 201, minted,
+		},
+		`{"id":"t1","token":"SECRET","mode":"full","format":"","state":"","uses":0,"maxUses":1,"createdBy":"",` +
+			`"createdAt":"0001-01-01T00:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}`},
+	{"new bound join token", "POST /api/v1/cluster/join-tokens",
+		`{"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"web-*","bindKey":"ab","labels":{"rack":"a"}}`, 201, minted,
 		func(c *Client) (any, error) {
-			_, err := c.CreateJoinToken(bg, JoinTokenRequest{Format: "zlayer", BindCIDR: "10.0.0.0/8", BindName: "web-*", BindKey: "ab", Labels: map[string]string{"rack": "a"}})
+			_, err := c.CreateJoinToken(bg, JoinTokenRequest{
+				Format:   "zlayer",
+				BindCIDR: "10.0.0.0/8",
+				BindName: "web-*",
+				BindKey:  "ab",
+				Labels:   map[string]string{"rack": "a"},
+			})
 			return nil, err
 		}, `null`},
-	{"join tokens with their uses", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]}`,
+	{"join tokens with their uses", "GET /api/v1/cluster/join-tokens", "", 200,
+		`{"result":[{"id":"t","format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","labels":{"a":"b"},` +
+			`"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,` +
+			`"createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]}`,
 		func(c *Client) (any, error) { return c.JoinTokens(bg) },
-		`[{"id":"t","labels":{"a":"b"},"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab","usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,"createdBy":"","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]`},
-	{"generations", "GET /api/v1/cluster/keys", "", 200, `{"result":[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]}`,
+		`[{"id":"t","labels":{"a":"b"},"format":"zlayer","bindCidr":"10.0.0.0/8","bindName":"w","bindKey":"ab",` +
+			`"usedBy":[{"nodeId":4,"usedAt":"2026-05-06T10:00:00Z","remote":"10.0.0.9"}],"state":"used","uses":1,"maxUses":1,` +
+			`"createdBy":"","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:00Z"}]`},
+	{"generations", "GET /api/v1/cluster/keys", "", 200,
+		`{"result":[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,` +
+			`"total":10,"remaining":4}]}`,
 		func(c *Client) (any, error) { return c.Generations(bg) },
-		`[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,"remaining":4}]`},
+		`[{"generation":2,"state":"active","reason":"age","createdAt":"2026-05-06T10:00:00Z","holders":3,"total":10,` +
+			`"remaining":4}]`},
 	{"rotate", "POST /api/v1/cluster/keys/rotate", "", 200, `{"result":{"generation":3}}`,
 		func(c *Client) (any, error) { return c.RotateDEK(bg, nil) }, `3`},
-	{"rotate and set the age", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":3601}`, 200, `{"result":{"generation":3}}`,
+	{"rotate and set the age", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":3601}`, 200,
+		`{"result":{"generation":3}}`,
 		func(c *Client) (any, error) { age := time.Hour + time.Millisecond; return c.RotateDEK(bg, &age) }, `3`},
-	{"rotate and never again", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":0}`, 200, `{"result":{"generation":3}}`,
+	{"rotate and never again", "POST /api/v1/cluster/keys/rotate", `{"maxAgeSeconds":0}`, 200,
+		`{"result":{"generation":3}}`,
 		func(c *Client) (any, error) { return c.RotateDEK(bg, new(time.Duration)) }, `3`},
-	{"rotate the join keys", "POST /api/v1/cluster/join-keys/rotate", `{"graceSeconds":0}`, 200, `{"result":{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z","tokensEnded":2}}`,
-		func(c *Client) (any, error) { return c.RotateJoinKeys(bg, 0) }, `{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z","tokensEnded":2}`},
-	{"renew an identity", "POST /api/v1/cluster/node-token", "", 200, `{"result":{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}}`,
-		func(c *Client) (any, error) { return c.RenewNodeToken(bg) }, `{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}`},
-	{"JWKS", "GET /.well-known/jwks.json", "", 200, `{"keys":[{"use":"sig","kty":"OKP","kid":"k","crv":"Ed25519","alg":"EdDSA","x":"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w"}]}`,
+	{"rotate the join keys", "POST /api/v1/cluster/join-keys/rotate", `{"graceSeconds":0}`, 200,
+		`{"result":{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z","tokensEnded":2}}`,
+		func(c *Client) (any, error) { return c.RotateJoinKeys(bg, 0) },
+		`{"kids":{"join-hmac":"ab"},"graceUntil":"2026-05-06T10:00:00Z","tokensEnded":2}`},
+	{"renew an identity", "POST /api/v1/cluster/node-token", "", 200,
+		`{"result":{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}}`,
+		func(c *Client) (any, error) { return c.RenewNodeToken(bg) },
+		`{"nodeJwt":"a.b.c","expiresAt":"2026-05-06T10:00:00Z"}`},
+	{"JWKS", "GET /.well-known/jwks.json", "", 200,
+		`{"keys":[{"use":"sig","kty":"OKP","kid":"k","crv":"Ed25519","alg":"EdDSA",` +
+			`"x":"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w"}]}`,
 		func(c *Client) (any, error) {
 			keys, err := c.JWKS(bg)
 			if err != nil {
@@ -80,21 +119,29 @@ var callsCases = []struct {
 			}
 			return keys[0].PublicKey()
 		}, `"iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="`},
-	{"put a secret", "PUT /api/v1/cluster/secrets/db", `{"value":"p\u003cw\n"}`, 201, `{"result":{"name":"db","version":1,"generation":2,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}}`,
+	{"put a secret", "PUT /api/v1/cluster/secrets/db", `{"value":"p\u003cw\n"}`, 201,
+		`{"result":{"name":"db","version":1,"generation":2,"createdAt":"2026-05-06T10:00:00Z",` +
+			`"updatedAt":"2026-05-06T10:00:00Z"}}`,
 		func(c *Client) (any, error) { return c.PutSecret(bg, "db", []byte("p<w\n")) },
 		`{"name":"db","version":1,"generation":2,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}`},
-	{"put bytes", "PUT /api/v1/cluster/secrets/a%2Fb", `{"value":"/wA=","encoding":"base64"}`, 200, `{"result":{"name":"db","version":2}}`,
+	{"put bytes", "PUT /api/v1/cluster/secrets/a%2Fb", `{"value":"/wA=","encoding":"base64"}`, 200,
+		`{"result":{"name":"db","version":2}}`,
 		func(c *Client) (any, error) { _, err := c.PutSecret(bg, "a/b", []byte{255, 0}); return nil, err }, `null`},
 	{"secret", "GET /api/v1/cluster/secrets/db", "", 200, `{"result":{"name":"db","version":1,"value":"pw"}}`,
 		func(c *Client) (any, error) { s, err := c.Secret(bg, "db"); return string(s.Value), err }, `"pw"`},
-	{"secret bytes", "GET /api/v1/cluster/secrets/db", "", 200, `{"result":{"name":"db","version":1,"value":"/wA=","encoding":"base64"}}`,
+	{"secret bytes", "GET /api/v1/cluster/secrets/db", "", 200,
+		`{"result":{"name":"db","version":1,"value":"/wA=","encoding":"base64"}}`,
 		func(c *Client) (any, error) { s, err := c.Secret(bg, "db"); return s.Value, err }, `"/wA="`},
-	{"secrets", "GET /api/v1/cluster/secrets", "", 200, `{"result":[{"name":"db","version":1,"generation":1,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}]}`,
+	{"secrets", "GET /api/v1/cluster/secrets", "", 200,
+		`{"result":[{"name":"db","version":1,"generation":1,"createdAt":"2026-05-06T10:00:00Z",` +
+			`"updatedAt":"2026-05-06T10:00:00Z"}]}`,
 		func(c *Client) (any, error) { return c.Secrets(bg) },
 		`[{"name":"db","version":1,"generation":1,"createdAt":"2026-05-06T10:00:00Z","updatedAt":"2026-05-06T10:00:00Z"}]`},
 	{"delete a secret", "DELETE /api/v1/cluster/secrets/db", "", 200, `{"result":{"message":"x"}}`,
 		func(c *Client) (any, error) { return nil, c.DeleteSecret(bg, "db") }, `null`},
-	{"put a lease", "PUT /api/v1/cluster/leases/web%2F1", `{"nodeId":2,"ttlSeconds":2,"kind":"session"}`, 201, `{"result":{"id":"web/1","nodeId":2,"kind":"session","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:02Z"}}`,
+	{"put a lease", "PUT /api/v1/cluster/leases/web%2F1", `{"nodeId":2,"ttlSeconds":2,"kind":"session"}`, 201,
+		`{"result":{"id":"web/1","nodeId":2,"kind":"session","createdAt":"2026-05-06T10:00:00Z",` +
+			`"expiresAt":"2026-05-06T10:00:02Z"}}`,
 		func(c *Client) (any, error) { return c.PutLease(bg, "web/1", 2, "session", 1500*time.Millisecond) },
 		`{"id":"web/1","nodeId":2,"kind":"session","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:00:02Z"}`},
 	{"leases of a member", "GET /api/v1/cluster/leases?nodeId=2", "", 200, `{"result":[]}`,
@@ -105,40 +152,59 @@ var callsCases = []struct {
 		func(c *Client) (any, error) { return nil, c.DeleteLease(bg, "web/1") }, `null`},
 	{"new join token by default", "POST /api/v1/cluster/join-tokens", `{}`, 201, minted,
 		func(c *Client) (any, error) { _, err := c.CreateJoinToken(bg, JoinTokenRequest{}); return nil, err }, `null`},
-	{"join tokens", "GET /api/v1/cluster/join-tokens", "", 200, `{"result":[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z","createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]}`,
+	{"join tokens", "GET /api/v1/cluster/join-tokens", "", 200,
+		`{"result":[{"id":"t1","mode":"full","state":"used","uses":1,"maxUses":1,"createdAt":"2026-05-06T10:00:00Z",` +
+			`"createdBy":"x","expiresAt":"2026-05-06T10:30:00Z"}]}`,
 		func(c *Client) (any, error) { return c.JoinTokens(bg) },
-		`[{"id":"t1","mode":"full","format":"","state":"used","uses":1,"maxUses":1,"createdBy":"x","createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:30:00Z"}]`},
+		`[{"id":"t1","mode":"full","format":"","state":"used","uses":1,"maxUses":1,"createdBy":"x",` +
+			`"createdAt":"2026-05-06T10:00:00Z","expiresAt":"2026-05-06T10:30:00Z"}]`},
 	{"revoke a join token", "DELETE /api/v1/cluster/join-tokens/a%2Fb", "", 200, `{"result":{"message":"x"}}`,
 		func(c *Client) (any, error) { return nil, c.RevokeJoinToken(bg, "a/b") }, `null`},
-	{"new API token", "POST /api/v1/api-tokens", `{"name":"n","scopes":["enroll"],"ttlSeconds":60}`, 201, `{"result":{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}}`,
+	{"new API token", "POST /api/v1/api-tokens", `{"name":"n","scopes":["enroll"],"ttlSeconds":60}`, 201,
+		`{"result":{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdAt":"2026-05-06T10:00:00Z"}}`,
 		func(c *Client) (any, error) {
 			return c.CreateAPIToken(bg, APITokenRequest{Name: "n", Scopes: []string{"enroll"}, TTL: time.Minute})
 		}, `{"id":"i","name":"n","scopes":["enroll"],"token":"S","createdBy":"","createdAt":"2026-05-06T10:00:00Z"}`},
-	{"API tokens", "GET /api/v1/api-tokens", "", 200, `{"result":[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z"}]}`,
+	{"API tokens", "GET /api/v1/api-tokens", "", 200,
+		`{"result":[{"id":"i","name":"n","scopes":["enroll"],"createdAt":"2026-05-06T10:00:00Z"}]}`,
 		func(c *Client) (any, error) { return c.APITokens(bg) },
 		`[{"id":"i","name":"n","scopes":["enroll"],"createdBy":"","createdAt":"2026-05-06T10:00:00Z"}]`},
 	{"revoke an API token", "DELETE /api/v1/api-tokens/i", "", 200, `{"result":{"message":"x"}}`,
 		func(c *Client) (any, error) { return nil, c.RevokeAPIToken(bg, "i") }, `null`},
-	{"peering token", "POST /v1/peering/token", `{"PeerName":"b","Meta":{"k":"v"},"ServerExternalAddresses":["h:1"],"TokenTTL":"1h0m0s"}`, 200, `{"PeeringToken":"T","Warnings":["w"]}`,
+	{"peering token", "POST /v1/peering/token",
+		`{"PeerName":"b","Meta":{"k":"v"},"ServerExternalAddresses":["h:1"],"TokenTTL":"1h0m0s"}`, 200,
+		`{"PeeringToken":"T","Warnings":["w"]}`,
 		func(c *Client) (any, error) {
-			return c.PeeringToken(bg, PeeringTokenRequest{PeerName: "b", Meta: map[string]string{"k": "v"}, ServerExternalAddresses: []string{"h:1"}, TokenTTL: "1h0m0s"})
+			return c.PeeringToken(bg,
+				PeeringTokenRequest{PeerName: "b", Meta: map[string]string{"k": "v"}, ServerExternalAddresses: []string{"h:1"},
+					TokenTTL: "1h0m0s"})
 		}, `{"PeeringToken":"T","Warnings":["w"]}`},
 	{"establish a peering", "POST /v1/peering/establish", `{"PeerName":"a","PeeringToken":"T"}`, 200, `{}`,
 		func(c *Client) (any, error) { return nil, c.EstablishPeering(bg, "a", "T", nil) }, `null`},
 	{"peerings", "GET /v1/peerings", "", 200, `[]`,
 		func(c *Client) (any, error) { return c.Peerings(bg) }, `[]`},
-	{"peering", "GET /v1/peering/b", "", 200, `{"ID":"i","Name":"b","State":"FAILING","StreamStatus":{"ImportedServices":null,"ExportedServices":["x"],"LastHeartbeat":"2026-05-06T10:00:00Z","LastReceive":null,"LastSend":null},"CreateIndex":1,"ModifyIndex":2,"Remote":{"Partition":"","Datacenter":"dc2"},"StatusReason":"r","StatusSince":"2026-05-06T10:00:00Z","Dialer":true}`,
+	{"peering", "GET /v1/peering/b", "", 200,
+		`{"ID":"i","Name":"b","State":"FAILING","StreamStatus":{"ImportedServices":null,"ExportedServices":["x"],` +
+			`"LastHeartbeat":"2026-05-06T10:00:00Z","LastReceive":null,"LastSend":null},"CreateIndex":1,"ModifyIndex":2,` +
+			`"Remote":{"Partition":"","Datacenter":"dc2"},"StatusReason":"r","StatusSince":"2026-05-06T10:00:00Z",` +
+			`"Dialer":true}`,
 		func(c *Client) (any, error) { return c.Peering(bg, "b") },
-		`{"ID":"i","Name":"b","State":"FAILING","StreamStatus":{"ImportedServices":null,"ExportedServices":["x"],"LastHeartbeat":"2026-05-06T10:00:00Z","LastReceive":null,"LastSend":null},"CreateIndex":1,"ModifyIndex":2,"Remote":{"Partition":"","Datacenter":"dc2"},"StatusReason":"r","StatusSince":"2026-05-06T10:00:00Z","Dialer":true}`},
+		`{"ID":"i","Name":"b","State":"FAILING","StreamStatus":{"ImportedServices":null,"ExportedServices":["x"],` +
+			`"LastHeartbeat":"2026-05-06T10:00:00Z","LastReceive":null,"LastSend":null},"CreateIndex":1,"ModifyIndex":2,` +
+			`"Remote":{"Partition":"","Datacenter":"dc2"},"StatusReason":"r","StatusSince":"2026-05-06T10:00:00Z",` +
+			`"Dialer":true}`},
 	{"delete a peering", "DELETE /v1/peering/b", "", 200, ``,
 		func(c *Client) (any, error) { return nil, c.DeletePeering(bg, "b") }, `null`},
-	{"members of a peer", "GET /api/v1/peerings/b/members", "", 200, `{"result":[{"id":"i","name":"n","nodeId":1,"raftAddress":"r:1","apiAddress":"a:1","health":"alive"}]}`,
+	{"members of a peer", "GET /api/v1/peerings/b/members", "", 200,
+		`{"result":[{"id":"i","name":"n","nodeId":1,"raftAddress":"r:1","apiAddress":"a:1","health":"alive"}]}`,
 		func(c *Client) (any, error) { return c.PeerMembers(bg, "b") },
 		`[{"id":"i","name":"n","nodeId":1,"raftAddress":"r:1","apiAddress":"a:1","health":"alive"}]`},
-	{"SQL", "POST /api/v1/sql", `{"query":"SELECT 1"}`, 200, `{"result":{"columns":["a","b"],"rows":[[9007199254740993,null]],"truncated":true}}`,
+	{"SQL", "POST /api/v1/sql", `{"query":"SELECT 1"}`, 200,
+		`{"result":{"columns":["a","b"],"rows":[[9007199254740993,null]],"truncated":true}}`,
 		func(c *Client) (any, error) { return c.SQL(bg, "SELECT 1") },
 		`{"columns":["a","b"],"rows":[[9007199254740993,null]],"truncated":true}`},
-	{"raft configuration", "GET /v1/operator/raft/configuration", "", 200, `{"Index":5,"Servers":[{"Address":"h:1","ID":"u","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`,
+	{"raft configuration", "GET /v1/operator/raft/configuration", "", 200,
+		`{"Index":5,"Servers":[{"Address":"h:1","ID":"u","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`,
 		func(c *Client) (any, error) { return c.RaftConfiguration(bg) },
 		`{"Index":5,"Servers":[{"Address":"h:1","ID":"u","Leader":true,"Node":"a","RaftProtocol":"3","Voter":true}]}`},
 	{"stale raft configuration", "GET /v1/operator/raft/configuration?stale=", "", 200, `{"Index":5,"Servers":null}`,
@@ -176,11 +242,13 @@ func TestSecretUnreadable(t *testing.T) {
 		`{"result":{"value":"x","encoding":"rot13"}}`:  "which this client does not know",
 	} {
 		m := newMember(t, says(200, answer))
-		if _, err := clientOf(t, m, m.URL).Secret(context.Background(), "db"); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := clientOf(t, m, m.URL).Secret(context.Background(), "db"); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	for _, k := range []NodeKey{{Type: "RSA", Curve: "Ed25519", X: strings.Repeat("A", 43)}, {Type: "OKP", Curve: "Ed25519", X: "AAAA"}, {Type: "OKP", Curve: "P-256"}} {
+	for _, k := range []NodeKey{{Type: "RSA", Curve: "Ed25519", X: strings.Repeat("A", 43)},
+		{Type: "OKP", Curve: "Ed25519", X: "AAAA"}, {Type: "OKP", Curve: "P-256"}} {
 		if _, err := k.PublicKey(); err == nil {
 			t.Errorf("%+v is taken for an Ed25519 key", k)
 		}
@@ -189,7 +257,8 @@ func TestSecretUnreadable(t *testing.T) {
 
 func TestMemberNotFound(t *testing.T) {
 	m := newMember(t, says(404, `{"error":"Cluster member not found"}`))
-	if _, err := clientOf(t, m, m.URL).Member(context.Background(), 3); err == nil || err.Error() != "Cluster member not found (404)" {
+	if _, err := clientOf(t, m, m.URL).Member(context.Background(), 3); err == nil ||
+		err.Error() != "Cluster member not found (404)" {
 		t.Error(err)
 	}
 }
@@ -213,7 +282,8 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 	c, err := New(Config{Addrs: []string{"h:1", "https://h:2/", "[::1]:3"}})
-	if want := []string{"https://h:1", "https://h:2", "https://[::1]:3"}; err != nil || !reflect.DeepEqual(c.Addrs(), want) {
+	if want := []string{"https://h:1", "https://h:2", "https://[::1]:3"}; err != nil ||
+		!reflect.DeepEqual(c.Addrs(), want) {
 		t.Errorf("%v %v", c, err)
 	}
 	if c, err := New(Config{}); err != nil || c.Addrs()[0] != DefaultAddr {
@@ -257,7 +327,8 @@ func TestFromData(t *testing.T) {
 				}
 				return
 			}
-			want := Config{Addrs: []string{test.addr}, Token: strings.TrimSpace(test.token), CACertFile: filepath.Join(dir, "ca.crt")}
+			want := Config{Addrs: []string{test.addr}, Token: strings.TrimSpace(test.token),
+				CACertFile: filepath.Join(dir, "ca.crt")}
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("got %v %v, want %v", got, err, want)
 			}

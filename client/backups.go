@@ -76,8 +76,13 @@ func (c *Client) AwaitBackup(ctx context.Context, id string) (Backup, error) {
 func (c *Client) VerifyBackup(ctx context.Context, id string) (BackupCheck, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return enveloped[BackupCheck](ctx, c, request{method: "POST", path: backups + "/" + url.PathEscape(id) + "/verify",
-		body: struct{}{}, repeat: on503, slow: true})
+	return enveloped[BackupCheck](ctx, c, request{
+		method: "POST",
+		path:   backups + "/" + url.PathEscape(id) + "/verify",
+		body:   struct{}{},
+		repeat: on503,
+		slow:   true,
+	})
 }
 
 // SaveBackup writes the file of a backup to w, from the member that holds it, and verifies the digest. With Stale it

@@ -72,6 +72,11 @@ func (c *Client) Certificates(ctx context.Context, f CertificateFilter) ([]Certi
 	set("expiresWithin", f.ExpiresWithin.String(), f.ExpiresWithin != 0)
 	set("current", "true", f.Current)
 	set("limit", strconv.Itoa(f.Limit), f.Limit != 0)
-	return enveloped[[]Certificate](ctx, c, request{method: "GET", path: "/api/v1/cluster/certificates", query: query,
-		repeat: always, stale: true})
+	return enveloped[[]Certificate](ctx, c, request{
+		method: "GET",
+		path:   "/api/v1/cluster/certificates",
+		query:  query,
+		repeat: always,
+		stale:  true,
+	})
 }

@@ -59,8 +59,13 @@ func (c *Client) Schema(ctx context.Context) (Schema, error) {
 // MigrateSchema applies the newest schema that the leader supports. Members in exclude do not block it if they do not
 // answer. Without blocking members the leader migrates by itself.
 func (c *Client) MigrateSchema(ctx context.Context, exclude []uint64) (Schema, error) {
-	return enveloped[Schema](ctx, c, request{method: "POST", path: "/api/v1/cluster/schema/migrate",
-		body: map[string]any{"exclude": exclude}, repeat: on503, slow: true})
+	return enveloped[Schema](ctx, c, request{
+		method: "POST",
+		path:   "/api/v1/cluster/schema/migrate",
+		body:   map[string]any{"exclude": exclude},
+		repeat: on503,
+		slow:   true,
+	})
 }
 
 // SQLResult is the answer to a query. A value is nil, a json.Number, a string or a bool.

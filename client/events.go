@@ -264,6 +264,11 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) (AuditPage, error) {
 	if q.Descending {
 		set("order", "desc")
 	}
-	return enveloped[AuditPage](ctx, c, request{method: "GET", path: "/api/v1/audit", query: query, repeat: always,
-		stale: true})
+	return enveloped[AuditPage](ctx, c, request{
+		method: "GET",
+		path:   "/api/v1/audit",
+		query:  query,
+		repeat: always,
+		stale:  true,
+	})
 }

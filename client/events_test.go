@@ -105,7 +105,8 @@ func TestWatchRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		var refusal *Error
-		if _, err := watchUntil(c, 1, "7.1"); !errors.As(err, &refusal) || refusal.Status != status || len(a.asked) != 1 || a.asked[0] != "7.1" {
+		if _, err := watchUntil(c, 1, "7.1"); !errors.As(err, &refusal) || refusal.Status != status || len(a.asked) != 1 ||
+			a.asked[0] != "7.1" {
 			t.Errorf("%d: %v, asked %q", status, err, a.asked)
 		}
 	}

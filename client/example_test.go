@@ -42,7 +42,8 @@ func (s served) start() (addr string, ca []byte, stop func()) {
 // On a member's own machine FromData finds address, CA and token; elsewhere FromEnv or a Config of your own.
 func Example() {
 	addr, ca, stop := served{
-		"GET /api/v1/cluster/members": {200, `{"result":[{"nodeId":1,"name":"node-1","suffrage":"voter","isLeader":true,"drainState":"active","status":"alive"},
+		"GET /api/v1/cluster/members": {200,
+			`{"result":[{"nodeId":1,"name":"node-1","suffrage":"voter","isLeader":true,"drainState":"active","status":"alive"},
 			{"nodeId":2,"name":"node-2","suffrage":"nonvoter","isLeader":false,"drainState":"active","status":"down"}]}`},
 	}.start()
 	defer stop()
@@ -67,7 +68,9 @@ func Example() {
 // A token for one machine, bound to an address range. Its text is shown once.
 func ExampleClient_CreateJoinToken() {
 	addr, ca, stop := served{
-		"POST /api/v1/cluster/join-tokens": {201, `{"result":{"id":"01a1fc65","token":"AQAAAV97…","format":"muster","bindCidr":"10.0.0.0/8","maxUses":1,"expiresAt":"2026-11-21T05:07:26Z"}}`},
+		"POST /api/v1/cluster/join-tokens": {201,
+			`{"result":{"id":"01a1fc65","token":"AQAAAV97…","format":"muster","bindCidr":"10.0.0.0/8","maxUses":1,` +
+				`"expiresAt":"2026-11-21T05:07:26Z"}}`},
 	}.start()
 	defer stop()
 
@@ -75,7 +78,8 @@ func ExampleClient_CreateJoinToken() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	token, err := c.CreateJoinToken(context.Background(), client.JoinTokenRequest{TTL: 30 * time.Minute, BindCIDR: "10.0.0.0/8"})
+	token, err := c.CreateJoinToken(context.Background(),
+		client.JoinTokenRequest{TTL: 30 * time.Minute, BindCIDR: "10.0.0.0/8"})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -131,7 +135,8 @@ func ExampleError() {
 // With several addresses a call goes on to the next one when a member cannot be reached.
 func ExampleConfig_several() {
 	addr, ca, stop := served{
-		"GET /api/v1/status": {200, `{"result":{"version":"v1.0.0","ready":true,"cluster":{"role":"Leader","nodeId":2,"isLeader":true}}}`},
+		"GET /api/v1/status": {200,
+			`{"result":{"version":"v1.0.0","ready":true,"cluster":{"role":"Leader","nodeId":2,"isLeader":true}}}`},
 	}.start()
 	defer stop()
 

@@ -41,8 +41,13 @@ func (c *Client) Member(ctx context.Context, nodeID uint64) (Member, error) {
 // at once. It returns the state, DrainDraining or DrainDrained. Repeating a drain changes nothing.
 func (c *Client) DrainMember(ctx context.Context, nodeID uint64, deadline time.Duration) (state string, err error) {
 	body := map[string]int64{"deadlineSeconds": seconds(deadline)}
-	result, err := enveloped[api.Drain](ctx, c, request{method: "POST", path: memberPath(nodeID, "/drain"), body: body,
-		repeat: on503, slow: true})
+	result, err := enveloped[api.Drain](ctx, c, request{
+		method: "POST",
+		path:   memberPath(nodeID, "/drain"),
+		body:   body,
+		repeat: on503,
+		slow:   true,
+	})
 	if err == nil && result.DrainState == "" {
 		err = fmt.Errorf("the answer to the drain of member %d names no state", nodeID)
 	}

@@ -96,7 +96,13 @@ func (c *Client) EstablishPeering(ctx context.Context, name, token string, meta 
 		PeeringToken string
 		Meta         map[string]string `json:",omitempty"`
 	}{name, token, meta}
-	_, err := c.do(ctx, request{method: "POST", path: "/v1/peering/establish", body: body, repeat: never, slow: true})
+	_, err := c.do(ctx, request{
+		method: "POST",
+		path:   "/v1/peering/establish",
+		body:   body,
+		repeat: never,
+		slow:   true,
+	})
 	return err
 }
 

@@ -38,7 +38,12 @@ func (c *Client) TransferLeadership(ctx context.Context, id string) error {
 
 // RemoveRaftPeer removes a server, given by its UUID or its Raft id, from the Raft configuration.
 func (c *Client) RemoveRaftPeer(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: "DELETE", path: raft + "/peer", query: url.Values{"id": {id}}, repeat: on503,
-		slow: true})
+	_, err := c.do(ctx, request{
+		method: "DELETE",
+		path:   raft + "/peer",
+		query:  url.Values{"id": {id}},
+		repeat: on503,
+		slow:   true,
+	})
 	return err
 }

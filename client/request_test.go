@@ -119,20 +119,26 @@ func TestRepeats(t *testing.T) {
 		{"read after a broken connection", read, []http.HandlerFunc{dies, says(200, `{"result":[]}`)}, 2, ""},
 		{"read after 503", read, []http.HandlerFunc{noLeader, noLeader, says(200, `{"result":[]}`)}, 3, ""},
 		{"read not after 500", read, []http.HandlerFunc{says(500, `{"error":"broken"}`)}, 1, "broken (500)"},
-		{"read after 500 with Retry-After", read, []http.HandlerFunc{says(500, `No cluster leader`, "Retry-After", "0"), says(200, `{"result":[]}`)}, 2, ""},
+		{"read after 500 with Retry-After", read,
+			[]http.HandlerFunc{says(500, `No cluster leader`, "Retry-After", "0"), says(200, `{"result":[]}`)}, 2, ""},
 		{"read on a server that always breaks", read, []http.HandlerFunc{dies}, 2, "the connection broke"},
-		{"query after a broken connection", query, []http.HandlerFunc{dies, says(200, `{"result":{"columns":["1"],"rows":[[1]]}}`)}, 2, ""},
+		{"query after a broken connection", query,
+			[]http.HandlerFunc{dies, says(200, `{"result":{"columns":["1"],"rows":[[1]]}}`)}, 2, ""},
 		{"create after a broken connection", create, []http.HandlerFunc{dies, says(201, minted)}, 2, ""},
 		{"create after 503", create, []http.HandlerFunc{noLeader, says(201, minted)}, 2, ""},
-		{"create not after an answer", create, []http.HandlerFunc{says(409, `{"error":"already a member"}`)}, 1, "already a member (409)"},
+		{"create not after an answer", create, []http.HandlerFunc{says(409, `{"error":"already a member"}`)}, 1,
+			"already a member (409)"},
 		{"create not after 500", create, []http.HandlerFunc{says(500, ``)}, 1, "Internal Server Error (500)"},
-		{"deletion not after a broken connection", remove, []http.HandlerFunc{dies}, 1, "may or may not have been carried out"},
+		{"deletion not after a broken connection", remove, []http.HandlerFunc{dies}, 1,
+			"may or may not have been carried out"},
 		{"deletion after 503 with Retry-After", remove, []http.HandlerFunc{noLeader, says(200, `{"result":{}}`)}, 2, ""},
 		{"deletion not after 503 without", remove, []http.HandlerFunc{says(503, `{"error":"no"}`)}, 1, "no (503)"},
-		{"drain after 503 with Retry-After", drain, []http.HandlerFunc{noLeader, says(200, `{"result":{"drainState":"draining"}}`)}, 2, ""},
+		{"drain after 503 with Retry-After", drain,
+			[]http.HandlerFunc{noLeader, says(200, `{"result":{"drainState":"draining"}}`)}, 2, ""},
 		{"drain not after a broken connection", drain, []http.HandlerFunc{dies}, 1, "may or may not"},
 		{"promote not after 503", promote, []http.HandlerFunc{noLeader}, 1, "no leader (503)"},
-		{"no wait beyond the timeout", read, []http.HandlerFunc{says(503, `{"error":"later"}`, "Retry-After", "60")}, 1, "later (503)"},
+		{"no wait beyond the timeout", read, []http.HandlerFunc{says(503, `{"error":"later"}`, "Retry-After", "60")}, 1,
+			"later (503)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMember(t, test.steps...)
@@ -233,8 +239,8 @@ func TestPlainToTLS(t *testing.T) {
 	}
 }
 
-// TestStaleReads: the reads of a stale Client carry the parameter, except reads without a stale form, and the age of each
-// answer is reported.
+// TestStaleReads: the reads of a stale Client carry the parameter, except reads without a stale form, and the age of
+// each answer is reported.
 func TestStaleReads(t *testing.T) {
 	m := newMember(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Muster-Known-Leader", "false")
@@ -272,7 +278,8 @@ func TestSurvey(t *testing.T) {
 		t.Errorf("with a leader: %+v %v, next %d", s, err, c.last.Load())
 	}
 	c = clientOf(t, led, hangs.URL, alone.URL)
-	if s, err := c.Survey(ctx); err != nil || s.Leader || s.Answered != 1 || len(s.Silent) != 1 || s.Silent[0].Addr != hangs.URL || c.last.Load() != 1 {
+	if s, err := c.Survey(ctx); err != nil || s.Leader || s.Answered != 1 || len(s.Silent) != 1 ||
+		s.Silent[0].Addr != hangs.URL || c.last.Load() != 1 {
 		t.Errorf("without a leader: %+v %v, next %d", s, err, c.last.Load())
 	}
 	var none *NoServerError
@@ -317,7 +324,8 @@ func TestErrorShapes(t *testing.T) {
 		want              Error
 	}{
 		{"application/json", `{"error":"Forbidden"}`, Error{Status: 403, Message: "Forbidden"}},
-		{"application/json", `{"error":"invalid_token","message":"The token has expired"}`, Error{Status: 403, Code: "invalid_token", Message: "The token has expired"}},
+		{"application/json", `{"error":"invalid_token","message":"The token has expired"}`,
+			Error{Status: 403, Code: "invalid_token", Message: "The token has expired"}},
 		{"text/plain; charset=utf-8", "Permission denied\n", Error{Status: 403, Message: "Permission denied"}},
 		{"text/html", "<html>", Error{Status: 403, Message: "Forbidden"}},
 	} {
@@ -334,7 +342,8 @@ func TestErrorShapes(t *testing.T) {
 		}
 	}
 	m := newMember(t, says(200, "<html>"))
-	if _, err := clientOf(t, m, m.URL).Members(context.Background()); err == nil || !strings.Contains(err.Error(), "not what a muster server says") {
+	if _, err := clientOf(t, m, m.URL).Members(context.Background()); err == nil ||
+		!strings.Contains(err.Error(), "not what a muster server says") {
 		t.Errorf("HTML with 200: %v", err)
 	}
 }
@@ -350,7 +359,8 @@ func TestContext(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := clientOf(t, m, m.URL).Members(ctx); !errors.Is(err, ErrNoServer) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := clientOf(t, m, m.URL).Members(ctx); !errors.Is(err, ErrNoServer) ||
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("deadline: %v", err)
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
@@ -368,8 +378,10 @@ func TestOutcomeIsTold(t *testing.T) {
 	}
 	remove := func(ctx context.Context, c *Client) error { _, err := c.RemoveMember(ctx, 2, false); return err }
 	read := func(ctx context.Context, c *Client) error { _, err := c.Members(ctx); return err }
-	unknown := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`, "X-Muster-Outcome", "unknown")
-	unknownKeyed := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`, "X-Muster-Outcome", "unknown", "Retry-After", "0")
+	unknown := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`,
+		"X-Muster-Outcome", "unknown")
+	unknownKeyed := says(503, `{"error":"raft commit timeout: the request may or may not have been carried out"}`,
+		"X-Muster-Outcome", "unknown", "Retry-After", "0")
 	noLeader := says(503, `{"error":"no leader"}`, "Retry-After", "0")
 	for _, x := range []struct {
 		name  string
@@ -381,7 +393,8 @@ func TestOutcomeIsTold(t *testing.T) {
 		{"a creation of unknown outcome, and nobody leads then", create, []http.HandlerFunc{unknownKeyed, noLeader}, true},
 		{"a creation whose answer breaks off, and nobody leads then", create, []http.HandlerFunc{dies, noLeader}, true},
 		{"a creation whose answers all break off", create, []http.HandlerFunc{dies}, true},
-		{"a creation of unknown outcome that is refused then", create, []http.HandlerFunc{unknownKeyed, says(409, `{"error":"no"}`)}, false},
+		{"a creation of unknown outcome that is refused then", create,
+			[]http.HandlerFunc{unknownKeyed, says(409, `{"error":"no"}`)}, false},
 		{"a deletion of unknown outcome", remove, []http.HandlerFunc{unknown}, true},
 		{"a deletion whose answer breaks off", remove, []http.HandlerFunc{dies}, true},
 		{"a deletion, and nobody leads", remove, []http.HandlerFunc{noLeader}, false},
@@ -405,7 +418,8 @@ func TestOutcomeIsTold(t *testing.T) {
 	if err := remove(ctx, clientOf(t, m, m.URL)); !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
 		t.Errorf("a deletion that was interrupted: %v", err)
 	}
-	if err := remove(context.Background(), clientOf(t, m, closedAddr(t))); errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, ErrNoServer) {
+	if err := remove(context.Background(), clientOf(t, m, closedAddr(t))); errors.Is(err, ErrUnknownOutcome) ||
+		!errors.Is(err, ErrNoServer) {
 		t.Errorf("a deletion that reached nobody: %v", err)
 	}
 }

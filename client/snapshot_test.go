@@ -33,7 +33,8 @@ func TestSaveSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr := snapshotServer(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.RequestURI() != "/v1/operator/snapshot?recipient=age1x&stale=" || r.Header.Get("Authorization") != "Bearer secret" {
+				if r.URL.RequestURI() != "/v1/operator/snapshot?recipient=age1x&stale=" ||
+					r.Header.Get("Authorization") != "Bearer secret" {
 					t.Errorf("asked for %s by %s", r.URL, r.Header.Get("Authorization"))
 				}
 				w.Header().Set("Digest", x.digest)
@@ -45,7 +46,8 @@ func TestSaveSnapshot(t *testing.T) {
 			}
 			var out bytes.Buffer
 			var seen int64
-			size, err := c.SaveSnapshot(context.Background(), &out, SnapshotOptions{Stale: true, Recipient: "age1x", Progress: func(done, _ int64) { seen = done }})
+			size, err := c.SaveSnapshot(context.Background(), &out,
+				SnapshotOptions{Stale: true, Recipient: "age1x", Progress: func(done, _ int64) { seen = done }})
 			if x.want == "" {
 				if err != nil || size != int64(len(body)) || seen != size || !bytes.Equal(out.Bytes(), body) {
 					t.Errorf("%d bytes, %d seen, %v", size, seen, err)
@@ -82,7 +84,8 @@ func TestRestoreSnapshot(t *testing.T) {
 	if c, err = New(Config{Addrs: []string{broken, addr}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.RestoreSnapshot(context.Background(), strings.NewReader("archive"), 7, nil); !errors.Is(err, ErrUnknownOutcome) || got != "" {
+	if _, err := c.RestoreSnapshot(context.Background(), strings.NewReader("archive"), 7, nil); !errors.Is(err,
+		ErrUnknownOutcome) || got != "" {
 		t.Errorf("%v; the next server has got %q", err, got)
 	}
 	refusing := snapshotServer(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -92,7 +95,8 @@ func TestRestoreSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refusal *Error
-	if _, err := c.RestoreSnapshot(context.Background(), strings.NewReader("archive"), 7, nil); !errors.As(err, &refusal) || refusal.Message != "failed to restore from snapshot: because" || got != "" {
+	if _, err := c.RestoreSnapshot(context.Background(), strings.NewReader("archive"), 7, nil); !errors.As(err,
+		&refusal) || refusal.Message != "failed to restore from snapshot: because" || got != "" {
 		t.Errorf("%v; the next server has got %q", err, got)
 	}
 }

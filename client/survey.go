@@ -98,7 +98,13 @@ func (c *Client) knowsLeader(ctx context.Context, n int) (bool, error) {
 
 // alone returns a Client for one address, with the same connections.
 func (c *Client) alone(n int) *Client {
-	one := &Client{addrs: c.addrs[n : n+1], token: c.token, agent: c.agent, timeout: c.timeout, ownCA: c.ownCA,
-		http: c.http}
+	one := &Client{
+		addrs:   c.addrs[n : n+1],
+		token:   c.token,
+		agent:   c.agent,
+		timeout: c.timeout,
+		ownCA:   c.ownCA,
+		http:    c.http,
+	}
 	return one
 }

@@ -62,7 +62,8 @@ func TestParseHook(t *testing.T) {
 func TestHooks(t *testing.T) {
 	count := filepath.Join(t.TempDir(), "count")
 	h := &Hooks{Log: slog.New(slog.DiscardHandler), Node: datadir.Node{NodeID: 7, Name: "seven"},
-		Drain: []Hook{{"env", `test "$MUSTER_HOOK $MUSTER_NODE_ID $MUSTER_NODE_NAME" = "drain 7 seven" && echo x >>` + count}, {"bad", "echo secret; exit 3"}}}
+		Drain: []Hook{{"env", `test "$MUSTER_HOOK $MUSTER_NODE_ID $MUSTER_NODE_NAME" = "drain 7 seven" && echo x >>` + count},
+			{"bad", "echo secret; exit 3"}}}
 	for range 2 {
 		got := h.run(context.Background(), store.HookDrain, 4)
 		if len(got) != 2 || !got[0].OK || got[1].OK || got[1].Message != "exit status 3" {

@@ -94,7 +94,8 @@ func newDrainScene(t *testing.T) *drainScene {
 		t.Fatal(err)
 	}
 	member := store.Member{Name: "two", Mode: store.ModeFull, RaftAddress: "127.0.0.1:1", APIAddress: "127.0.0.1:2"}
-	if _, err := m.Store.Members.Join(t.Context(), store.Actor{}, store.Joiner{TokenID: token.ID, Member: member}); err != nil {
+	if _, err := m.Store.Members.Join(t.Context(), store.Actor{},
+		store.Joiner{TokenID: token.ID, Member: member}); err != nil {
 		t.Fatal(err)
 	}
 	s := &drainScene{testMember: m, t: t}

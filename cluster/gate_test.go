@@ -36,8 +36,8 @@ func TestFenceFailsClosed(t *testing.T) {
 	}
 }
 
-// TestFenceWithoutReplica: a member that cannot read its replica lets in the servers of the Raft configuration, and nobody
-// else.
+// TestFenceWithoutReplica: a member that cannot read its replica lets in the servers of the Raft configuration, and
+// nobody else.
 func TestFenceWithoutReplica(t *testing.T) {
 	t.Parallel()
 	m := startMember(t)

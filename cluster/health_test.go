@@ -71,8 +71,8 @@ func TestHealthChanges(t *testing.T) {
 	}
 }
 
-// TestClocksOfOthers: what a leader makes of the clocks of the others: whom it tells of, when it doubts its own, and when it
-// knows that its own is wrong.
+// TestClocksOfOthers: what a leader makes of the clocks of the others: whom it tells of, when it doubts its own, and
+// when it knows that its own is wrong.
 func TestClocksOfOthers(t *testing.T) {
 	now := time.Now()
 	raft := func(id uint64) bool { return id < 10 }
@@ -81,17 +81,22 @@ func TestClocksOfOthers(t *testing.T) {
 		told         int
 		doubt, wrong bool
 	}{
-		"all agree":                       {map[uint64]time.Duration{2: time.Second, 3: -4 * time.Second}, 0, false, false},
-		"one of three differs":            {map[uint64]time.Duration{2: time.Hour, 3: 0}, 1, false, false},
-		"two of three differ alike":       {map[uint64]time.Duration{2: time.Hour, 3: time.Hour + time.Second}, 2, true, true},
-		"two of three, each by its own":   {map[uint64]time.Duration{2: time.Hour, 3: -time.Hour}, 2, true, false},
-		"two of three, by a little":       {map[uint64]time.Duration{2: 20 * time.Second, 3: 20 * time.Second}, 2, true, false},
-		"one of two differs":              {map[uint64]time.Duration{2: time.Hour}, 1, true, false},
-		"two of five differ":              {map[uint64]time.Duration{2: time.Hour, 3: time.Hour, 4: 0, 5: 0}, 2, false, false},
-		"only members outside of Raft do": {map[uint64]time.Duration{2: 0, 3: 0, 20: time.Hour, 21: time.Hour, 22: time.Hour}, 3, false, false},
+		"all agree":            {map[uint64]time.Duration{2: time.Second, 3: -4 * time.Second}, 0, false, false},
+		"one of three differs": {map[uint64]time.Duration{2: time.Hour, 3: 0}, 1, false, false},
+		"two of three differ alike": {map[uint64]time.Duration{2: time.Hour, 3: time.Hour + time.Second}, 2, true,
+			true},
+		"two of three, each by its own": {map[uint64]time.Duration{2: time.Hour, 3: -time.Hour}, 2, true, false},
+		"two of three, by a little": {map[uint64]time.Duration{2: 20 * time.Second, 3: 20 * time.Second}, 2, true,
+			false},
+		"one of two differs": {map[uint64]time.Duration{2: time.Hour}, 1, true, false},
+		"two of five differ": {map[uint64]time.Duration{2: time.Hour, 3: time.Hour, 4: 0, 5: 0}, 2, false,
+			false},
+		"only members outside of Raft do": {map[uint64]time.Duration{2: 0, 3: 0, 20: time.Hour, 21: time.Hour, 22: time.Hour},
+			3, false, false},
 	} {
 		var c clocks
-		seen := map[uint64]observation{1: {LastContact: now, Skew: 9 * time.Hour}, 7: {Skew: time.Hour}} // itself, and one that is silent
+		// itself, and one that is silent
+		seen := map[uint64]observation{1: {LastContact: now, Skew: 9 * time.Hour}, 7: {Skew: time.Hour}}
 		for id, skew := range x.skews {
 			seen[id] = observation{LastContact: now, Skew: skew}
 		}
@@ -112,7 +117,8 @@ func TestClocksOfOthers(t *testing.T) {
 	}
 	var c clocks
 	c.heard(-2*time.Hour, now)
-	if list := c.notices(now); len(list) != 1 || !strings.HasPrefix(list[0], "this member's clock is 2h0m0s behind the leader's;") {
+	if list := c.notices(now); len(list) != 1 ||
+		!strings.HasPrefix(list[0], "this member's clock is 2h0m0s behind the leader's;") {
 		t.Errorf("%q", list)
 	}
 	if c.ahead(now.Add(2*skewHeard)) != 0 {

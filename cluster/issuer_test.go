@@ -43,15 +43,26 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	token, err := m.Store.JoinTokens.Create(ctx, store.Actor{Name: "test"},
-		store.JoinToken{ID: store.NewID(), Format: store.FormatMuster, MaxUses: 1,
-			KeyEpoch: key.Epoch, ExpiresAt: time.Now().Add(time.Hour), Hosts: []string{"two.example"}})
+		store.JoinToken{
+			ID:        store.NewID(),
+			Format:    store.FormatMuster,
+			MaxUses:   1,
+			KeyEpoch:  key.Epoch,
+			ExpiresAt: time.Now().Add(time.Hour),
+			Hosts:     []string{"two.example"},
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	joined, err := m.Store.Members.Join(ctx, store.Actor{Remote: "192.0.2.2"},
 		store.Joiner{TokenID: token.ID, Certificates: []store.Certificate{store.NewCertificate(certs.HTTP, time.Now())},
-			Member: store.Member{Name: "two", Mode: store.ModeFull, RaftAddress: "192.0.2.2:7000", APIAddress: "two.example:5000",
-				AdvertiseAddr: "192.0.2.2"}})
+			Member: store.Member{
+				Name:          "two",
+				Mode:          store.ModeFull,
+				RaftAddress:   "192.0.2.2:7000",
+				APIAddress:    "two.example:5000",
+				AdvertiseAddr: "192.0.2.2",
+			}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +129,8 @@ func TestNamesOfRunningMembers(t *testing.T) {
 		t.Errorf("it has moved: %d %s", code, text)
 	}
 	own("it has moved", "192.0.2.3", "two.example")
-	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"}, map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage(`"new.example"`)}); err != nil {
+	if _, err := m.Store.Settings.Set(ctx, store.Actor{Name: "test"},
+		map[string]json.RawMessage{store.SettingCertificateHosts: json.RawMessage(`"new.example"`)}); err != nil {
 		t.Fatal(err)
 	}
 	if code, text := announce("192.0.2.3", "192.0.2.3:7000", "new.example:5000"); code != 200 {
@@ -156,9 +168,14 @@ func TestProofs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		der, err := ca.Sign(key.Public(), certs.Leaf{Kind: certs.HTTP, ClusterID: m.node.ClusterID, NodeID: node, Name: "x",
+		der, err := ca.Sign(key.Public(), certs.Leaf{
+			Kind:      certs.HTTP,
+			ClusterID: m.node.ClusterID,
+			NodeID:    node,
+			Name:      "x",
 			NotBefore: time.Now().Add(-time.Hour),
-			NotAfter:  time.Now().Add(time.Hour)})
+			NotAfter:  time.Now().Add(time.Hour),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

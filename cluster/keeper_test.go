@@ -112,8 +112,9 @@ func TestInodesHysteresis(t *testing.T) {
 	for _, c := range []struct {
 		free uint64
 		ok   bool
-	}{{enoughInodes, true}, {datadir.FewInodes, true}, {datadir.FewInodes - 1, false}, {datadir.FewInodes, false}, {enoughInodes - 1,
-		false}, {enoughInodes, true}, {datadir.FewInodes, true}} {
+	}{{enoughInodes, true}, {datadir.FewInodes, true}, {datadir.FewInodes - 1, false}, {datadir.FewInodes, false},
+		{enoughInodes - 1,
+			false}, {enoughInodes, true}, {datadir.FewInodes, true}} {
 		now = now.Add(judgeEvery)
 		s.saw(look{inodes: 100, freeInodes: c.free})
 		s.tried(now, now, nil)
@@ -166,7 +167,8 @@ func TestGroundRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(raft, "metadata1"), nil, 0o600); err != nil || g.check(dir) != nil {
 		t.Fatal(err, g.check(dir))
 	}
-	if err := errors.Join(os.Remove(filepath.Join(raft, "metadata1")), os.Symlink("metadata1", filepath.Join(raft, "metadata1"))); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(raft, "metadata1")),
+		os.Symlink("metadata1", filepath.Join(raft, "metadata1"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.check(dir); errors.Is(err, errGone) || err == nil {

@@ -32,7 +32,8 @@ func TestRotationByAge(t *testing.T) {
 	c := &term{Cluster: &Cluster{member: &member{Config: Config{Store: st}}}}
 	check := func(when string, generations int, oldest string) {
 		t.Helper()
-		await.NoError(t, when, func() error { // rounds are repeated, and a leader that has stood still is not confirmed at once
+		// rounds are repeated, and a leader that has stood still is not confirmed at once
+		await.NoError(t, when, func() error {
 			if err := errors.Join(c.rotateByAge(ctx), c.rekey(ctx)); err != nil {
 				return err
 			}

@@ -18,8 +18,8 @@ type Difference struct {
 	Have   store.Role `json:"have"`
 }
 
-// differences lists the steps of reconcile; steps that strengthen the quorum come first. Members outside Raft need not be
-// listed.
+// differences lists the steps of reconcile; steps that strengthen the quorum come first. Members outside Raft need not
+// be listed.
 func differences(members []store.Member, servers []store.Server) []Difference {
 	have := make(map[uint64]store.Role, len(servers))
 	for _, v := range servers {

@@ -32,7 +32,8 @@ func TestMergeNamesTheSetting(t *testing.T) {
 		}
 	}
 	text, err := merge(autopilot.DefaultConfig(), []byte(`{"maxVoters":3,"deadAfter":"48h","redundancyZones":true}`))
-	if err != nil || !strings.Contains(string(text), `"maxVoters":3`) || !strings.Contains(string(text), `"deadAfter":"48h0m0s"`) {
+	if err != nil || !strings.Contains(string(text), `"maxVoters":3`) ||
+		!strings.Contains(string(text), `"deadAfter":"48h0m0s"`) {
 		t.Errorf("a good patch: %s, %v", text, err)
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"muster/store"
 )
 
-// TestTraces: a start with an older directory is found out by whoever has heard of the newer one, and nobody else is refused.
+// TestTraces: a start with an older directory is found out by whoever has heard of the newer one, and nobody else is
+// refused.
 func TestTraces(t *testing.T) {
 	start := func(incarnation string, stored uint64) hello {
 		return hello{Incarnation: Incarnation{ID: incarnation, Stored: stored}, NodeID: 3}

@@ -143,7 +143,8 @@ func (m *member) tryStatus() (st client.Status, err error) {
 		return st, err
 	}
 	pool.AppendCertsFromPEM(pem)
-	hc := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	hc := &http.Client{Timeout: 5 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 	resp, err := hc.Get("https://" + m.api + "/api/v1/status")
 	if err != nil {
 		return st, err

@@ -75,7 +75,8 @@ func refusals(path string) (unauthenticated, forbidden answer) {
 // testScopes: each scope opens what it says and nothing else, on every member.
 func testScopes(t *testing.T, c *cluster) {
 	admin := c.admin(t)
-	for i, scope := range []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write", "enroll", "keys:manage"} {
+	for i, scope := range []string{"management", "cluster:read", "cluster:manage", "peering:read", "peering:write",
+		"enroll", "keys:manage"} {
 		m := c.members[i%3]
 		token := admin.apiToken(t, m, "scope "+scope, scope)
 		u := c.as(t, token.Token)
@@ -95,7 +96,8 @@ func testScopes(t *testing.T, c *cluster) {
 	}
 	for _, x := range guarded {
 		want, _ := refusals(x.path)
-		c.nobody(t).do(c.members[2], x.method, x.path, x.body).expect(t, x.method+" "+x.path+" without a token", want.status, want.body)
+		c.nobody(t).do(c.members[2], x.method, x.path, x.body).expect(t, x.method+" "+x.path+" without a token", want.status,
+			want.body)
 	}
 }
 
@@ -139,8 +141,10 @@ func testCredentials(t *testing.T, c *cluster) {
 		{"Basic with the name", []string{basicHeader("by another name", token.Token)}, true},
 		{"Basic with another name", []string{basicHeader("admin", token.Token)}, false},
 		{"ApiKey with the name", []string{apiKeyHeader("by another name:" + token.Token)}, false},
-		{"X-Nomad-Token before a wrong Authorization", []string{"X-Nomad-Token: " + token.Token, "Authorization: Bearer nonsense"}, true},
-		{"a wrong X-Nomad-Token before a good Authorization", []string{"X-Nomad-Token: nonsense", "Authorization: Bearer " + token.Token}, false},
+		{"X-Nomad-Token before a wrong Authorization",
+			[]string{"X-Nomad-Token: " + token.Token, "Authorization: Bearer nonsense"}, true},
+		{"a wrong X-Nomad-Token before a good Authorization",
+			[]string{"X-Nomad-Token: nonsense", "Authorization: Bearer " + token.Token}, false},
 		{"none", nil, false},
 		{"an empty Bearer", []string{"Authorization: Bearer"}, false},
 		{"a token without a scheme", []string{"Authorization: " + token.Token}, false},
@@ -151,7 +155,8 @@ func testCredentials(t *testing.T, c *cluster) {
 		{"ApiKey with another id", []string{"Authorization: ApiKey " + wrong}, false},
 		{"Basic with another id", []string{"Authorization: Basic " + wrong}, false},
 		{"ApiKey that is not Base64", []string{"Authorization: ApiKey %%%"}, false},
-		{"Basic without a colon", []string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(token.Token))}, false},
+		{"Basic without a colon", []string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(token.Token))},
+			false},
 		{"a long one", []string{"Authorization: Bearer " + strings.Repeat("a", 30_000)}, false},
 		{"with SQL in it", []string{"Authorization: Bearer ' OR 1=1 --"}, false},
 	} {
@@ -185,14 +190,19 @@ func testRevoked(t *testing.T, c *cluster) {
 			t.Errorf("before, on node %d: %v", m.n, a)
 		}
 	}
-	admin.do(c.members[1], "DELETE", "/api/v1/api-tokens/"+token.ID, "").expect(t, "revoking", 200, `{"result":{"message":"API token revoked"}}`)
+	admin.do(c.members[1], "DELETE", "/api/v1/api-tokens/"+token.ID, "").expect(t, "revoking", 200,
+		`{"result":{"message":"API token revoked"}}`)
 	for _, m := range c.members {
-		u.do(m, "GET", "/api/v1/cluster/members", "").expect(t, fmt.Sprintf("afterwards, on node %d", m.n), 401, ellaUnauthenticated)
-		u.do(m, "GET", "/v1/operator/raft/configuration", "").expect(t, fmt.Sprintf("afterwards, on node %d", m.n), 403, nomadDenied)
+		u.do(m, "GET", "/api/v1/cluster/members", "").expect(t, fmt.Sprintf("afterwards, on node %d", m.n), 401,
+			ellaUnauthenticated)
+		u.do(m, "GET", "/v1/operator/raft/configuration", "").expect(t, fmt.Sprintf("afterwards, on node %d", m.n), 403,
+			nomadDenied)
 	}
-	admin.do(c.members[2], "DELETE", "/api/v1/api-tokens/"+token.ID, "").expect(t, "revoking again", 404, `{"error":"API token not found"}`)
+	admin.do(c.members[2], "DELETE", "/api/v1/api-tokens/"+token.ID, "").expect(t, "revoking again", 404,
+		`{"error":"API token not found"}`)
 
-	short := get[struct{ ID, Token, ExpiresAt string }](t, admin, c.members[0], "POST", "/api/v1/api-tokens", `{"name":"short","scopes":["management"],"ttlSeconds":1}`)
+	short := get[struct{ ID, Token, ExpiresAt string }](t, admin, c.members[0], "POST", "/api/v1/api-tokens",
+		`{"name":"short","scopes":["management"],"ttlSeconds":1}`)
 	u = c.as(t, short.Token)
 	eventually(t, formed, "the token expires", func() error {
 		if a := u.do(c.members[1], "GET", "/api/v1/cluster/members", ""); a.status != 401 {

@@ -160,7 +160,8 @@ func TestBackup(t *testing.T) {
 		if now := u.members(t, leader); len(now) != len(members) {
 			t.Errorf("members: %+v, before %+v", now, members)
 		}
-		if out := by.ok(t, "backup", "restore", file, "--yes"); !strings.Contains(out.stderr, "nothing had changed") && !strings.Contains(out.stderr, "secrets") {
+		if out := by.ok(t, "backup", "restore", file, "--yes"); !strings.Contains(out.stderr, "nothing had changed") &&
+			!strings.Contains(out.stderr, "secrets") {
 			t.Errorf("a second time: %s", out.stderr)
 		}
 		// The cluster works: a new member joins, a token is made, and the audit knows.
@@ -173,7 +174,8 @@ func TestBackup(t *testing.T) {
 		}
 		u.lead(t, c.members[3])
 		u.put(t, leader, "recipe", "something else again")
-		if out := by.run(t, "backup", "restore", file, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "node 4 cannot open the values of this archive") {
+		if out := by.run(t, "backup", "restore", file, "--yes"); out.code != 1 ||
+			!strings.Contains(out.stderr, "node 4 cannot open the values of this archive") {
 			t.Errorf("on a leader that joined later: %+v", out)
 		}
 		if v, err := u.value(leader, "recipe"); err != nil || v != "something else again" {
@@ -199,7 +201,8 @@ func testArchive(t *testing.T, c *cluster, a answer) {
 	}
 	files := unpack(t, []byte(a.body))
 	for _, name := range []string{"meta.json", "state.bin"} {
-		if line := fmt.Sprintf("%x  %s\n", sha256.Sum256(files[name]), name); !strings.Contains(string(files["SHA256SUMS"]), line) {
+		if line := fmt.Sprintf("%x  %s\n", sha256.Sum256(files[name]), name); !strings.Contains(string(files["SHA256SUMS"]),
+			line) {
 			t.Errorf("SHA256SUMS does not say %q: %s", line, files["SHA256SUMS"])
 		}
 	}
@@ -253,15 +256,19 @@ func testArchivesRefused(t *testing.T, c *cluster, good []byte) {
 				}
 				return d
 			}), "the archive's state is"},
-			{"no database", change("state.bin", func([]byte) []byte { return []byte("hello") }), "is not a database of muster's"},
+			{"no database", change("state.bin", func([]byte) []byte { return []byte("hello") }),
+				"is not a database of muster's"},
 			{"another tar", pack(t, map[string][]byte{"etc/passwd": []byte("x")}), "is not a snapshot of muster"},
 			{"no state", pack(t, map[string][]byte{"meta.json": []byte(`{"Version":1}`)}), "it has no state.bin"},
-			{"another format", change("meta.json", func(d []byte) []byte { return bytes.Replace(d, []byte(`"Version": 1`), []byte(`"Version": 9`), 1) }), "has format 9"},
+			{"another format", change("meta.json", func(d []byte) []byte {
+				return bytes.Replace(d, []byte(`"Version": 1`), []byte(`"Version": 9`), 1)
+			}), "has format 9"},
 			{"another cluster", pack(t, foreign), "the archive is of cluster 11111111-2222-4333-8444-555555555555"},
 		} {
 			for _, m := range c.members[:2] {
 				a := u.do(m, "PUT", snapshotPath, string(x.body))
-				if a.status != 500 || !strings.HasPrefix(a.body, "failed to restore from snapshot: ") || !strings.Contains(a.body, x.want) {
+				if a.status != 500 || !strings.HasPrefix(a.body, "failed to restore from snapshot: ") ||
+					!strings.Contains(a.body, x.want) {
 					t.Errorf("%s on node %d: %v, want %s", x.what, m.n, a, x.want)
 				}
 			}
@@ -300,7 +307,8 @@ func testRestoreKilled(t *testing.T, c *cluster, u *user, file string) {
 		})
 		recipe, err := u.value(via, "recipe")
 		restored := recipe == "salt and water"
-		if err != nil || !restored && recipe != "pepper" || restored != (len(list) == 1) || !restored && len(list) != 1+extra {
+		if err != nil || !restored && recipe != "pepper" || restored != (len(list) == 1) || !restored && len(list) != 1+
+			extra {
 			t.Errorf("killed after %v: the recipe is %q, %v, and there are %d secrets", wait, recipe, err, len(list))
 		}
 		if a.status == 200 && !restored {
@@ -353,7 +361,8 @@ func testRefound(t *testing.T, c *cluster, cmd command, kept, revoked client.New
 	fresh := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
 	t.Cleanup(fresh.end)
 	m := fresh.add()
-	args := []string{"backup", "restore", file, "--yes", "--data", m.dir, "--api", m.api, "--raft", m.raft, "--name", "phoenix"}
+	args := []string{"backup", "restore", file, "--yes", "--data", m.dir, "--api", m.api, "--raft", m.raft, "--name",
+		"phoenix"}
 	if out := muster(t, append(args, "--identity", c.members[0].file("node.key"))...); out.code != 1 {
 		t.Errorf("with the wrong identity: %+v", out)
 	}
@@ -387,7 +396,8 @@ func testRefound(t *testing.T, c *cluster, cmd command, kept, revoked client.New
 	if len(list) != 1 || list[0].NodeID != 5 || list[0].Suffrage != "voter" {
 		t.Errorf("members: %+v", list)
 	}
-	// The next one gets a number that was never used, a start after a crash finds everything, and an old member is turned away.
+	// The next one gets a number that was never used, a start after a crash finds everything, and an old member is turned
+	// away.
 	second := fresh.add()
 	token := u.create(t, m, `{"ttlSeconds":300}`)
 	second.args = append(second.args, "--join", token.Token)

@@ -38,7 +38,8 @@ func testOwnFounding(t *testing.T, c *cluster, cert, key string) {
 	plain := m.args
 	_, other := operatorCA(t, 400, "Other")
 	m.args = append(plain[:len(plain):len(plain)], "--http-ca-cert", cert, "--http-ca-key", other)
-	if out := muster(t, m.args...); out.code != 1 || !strings.Contains(out.stderr, "the CA key does not belong to the CA certificate") {
+	if out := muster(t, m.args...); out.code != 1 ||
+		!strings.Contains(out.stderr, "the CA key does not belong to the CA certificate") {
 		t.Errorf("founding with another CA's key: %+v", out)
 	}
 	if _, err := os.Stat(m.file("node.json")); err == nil {
@@ -51,7 +52,8 @@ func testOwnFounding(t *testing.T, c *cluster, cert, key string) {
 	if err := opensslTrusts(t, m, cert); err != nil {
 		t.Errorf("the founder with the operator's CA: %v", err)
 	}
-	if g := inState(t, c.fresh(t).ca(t, m, "http"), "active"); g.Origin != "operator" || g.Subject != "CN=Founding,O=Example" {
+	if g := inState(t, c.fresh(t).ca(t, m, "http"), "active"); g.Origin != "operator" ||
+		g.Subject != "CN=Founding,O=Example" {
 		t.Errorf("%+v", g)
 	}
 	// The operator's key is not given away: who enrolls gets an authority below it.
@@ -62,7 +64,8 @@ func testOwnFounding(t *testing.T, c *cluster, cert, key string) {
 	if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
 		t.Fatalf("enroll: %v", a)
 	}
-	if ca, err := x509.ParseCertificate(got.Cert); err != nil || ca.Issuer.CommonName != "Founding" || !strings.HasPrefix(ca.Subject.CommonName, "muster enrolled HTTP CA") {
+	if ca, err := x509.ParseCertificate(got.Cert); err != nil || ca.Issuer.CommonName != "Founding" ||
+		!strings.HasPrefix(ca.Subject.CommonName, "muster enrolled HTTP CA") {
 		t.Errorf("the authority of who enrolls: %v, %v", ca, err)
 	}
 }
@@ -75,7 +78,8 @@ func (u *user) waitsFor(t *testing.T, m *member, want string, node uint64, reaso
 		if err != nil {
 			return err
 		}
-		if phase(k) != want || len(k.Rotation.Pending) != 1 || k.Rotation.Pending[0].NodeID != node || !strings.HasPrefix(k.Rotation.Pending[0].Reason, reason) {
+		if phase(k) != want || len(k.Rotation.Pending) != 1 || k.Rotation.Pending[0].NodeID != node ||
+			!strings.HasPrefix(k.Rotation.Pending[0].Reason, reason) {
 			return fmt.Errorf("it is in the phase %s: %+v", phase(k), k.Rotation)
 		}
 		return nil
@@ -106,8 +110,10 @@ func testCALeadersKilled(t *testing.T, c *cluster, away *member) {
 	away.pause()
 	u.rotateCA(t, m, `{"kind":"all","overlap":"5s"}`)
 	u.waitsFor(t, m, "trust", id, "does not answer")
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue"}`).expect(t, "continue", 409, `{"error":"the rotation of the http CA waits for 1 members in the phase trust; force continues without them"}`)
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"drop"}`).is(t, "drop", 409, `{"error":"the new http CA does not issue yet`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue"}`).expect(t, "continue", 409,
+		`{"error":"the rotation of the http CA waits for 1 members in the phase trust; force continues without them"}`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"drop"}`).is(t, "drop", 409,
+		`{"error":"the new http CA does not issue yet`)
 	m = killLeader(t, c, away)
 	u.waitsFor(t, m, "trust", id, "does not answer")
 
@@ -145,7 +151,9 @@ func testCALeadersKilled(t *testing.T, c *cluster, away *member) {
 	if first.Generations[0].Fingerprint == inState(t, u.ca(t, m, "transport"), "active").Fingerprint {
 		t.Error("the transport CA is the old one")
 	}
-	m.awaitSQL(t, "SELECT group_concat(action, ' ') FROM (SELECT action FROM audit WHERE object = 'ca/transport' ORDER BY revision, seq)", "ca.rotate ca.issue ca.overlap ca.drop")
+	m.awaitSQL(t,
+		"SELECT group_concat(action, ' ') FROM (SELECT action FROM audit WHERE object = 'ca/transport' ORDER BY revision, "+
+			"seq)", "ca.rotate ca.issue ca.overlap ca.drop")
 }
 
 // testCALeftBehind: a member that was away for a whole rotation holds it back and can catch up; one without which it

@@ -210,8 +210,15 @@ func (c *cluster) joins(t *testing.T, what string, token func() (string, error))
 		for _, b := range pub {
 			public = append(public, int(b))
 		}
-		r, err := client.Join(t.Context(), claims.Addresses, certs.PinnedTLS(claims.CAFingerprint, time.Now), client.JoinRequest{Token: text,
-			AdvertiseAddr: "127.0.0.1", RaftPort: 1, Mode: "replicate", HTTPCSR: csr, SecretsPubkey: public})
+		r, err := client.Join(t.Context(), claims.Addresses, certs.PinnedTLS(claims.CAFingerprint, time.Now),
+			client.JoinRequest{
+				Token:         text,
+				AdvertiseAddr: "127.0.0.1",
+				RaftPort:      1,
+				Mode:          "replicate",
+				HTTPCSR:       csr,
+				SecretsPubkey: public,
+			})
 		if err != nil {
 			return err
 		}
@@ -251,13 +258,16 @@ func openssl(t *testing.T, args ...string) (string, error) {
 // opensslTrusts tells what openssl and curl say to a member's certificate when a CA is all that they trust.
 func opensslTrusts(t *testing.T, m *member, ca string) error {
 	t.Helper()
-	if out, err := openssl(t, "s_client", "-connect", m.api, "-CAfile", ca, "-verify_return_error", "-verify_ip", "127.0.0.1"); err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
+	if out, err := openssl(t, "s_client", "-connect", m.api, "-CAfile", ca, "-verify_return_error", "-verify_ip",
+		"127.0.0.1"); err != nil || !strings.Contains(out, "Verify return code: 0 (ok)") {
 		return fmt.Errorf("openssl s_client: %v: %.300s", err, out)
 	}
-	if out, err := openssl(t, "verify", "-CAfile", ca, "-untrusted", m.file("tls/http.crt"), m.file("tls/http.crt")); err != nil {
+	if out, err := openssl(t, "verify", "-CAfile", ca, "-untrusted", m.file("tls/http.crt"),
+		m.file("tls/http.crt")); err != nil {
 		return fmt.Errorf("openssl verify: %v: %.300s", err, out)
 	}
-	if out, err := exec.Command("curl", "-sS", "--cacert", ca, "https://"+m.api+"/api/v1/status").CombinedOutput(); err != nil {
+	if out, err := exec.Command("curl", "-sS", "--cacert", ca, "https://"+m.api+
+		"/api/v1/status").CombinedOutput(); err != nil {
 		return fmt.Errorf("curl: %v: %.300s", err, out)
 	}
 	return nil
@@ -267,7 +277,8 @@ func opensslTrusts(t *testing.T, m *member, ca string) error {
 func operatorCA(t *testing.T, days int, name string) (cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := openssl(t, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", fmt.Sprint(days),
+	out, err := openssl(t, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+		fmt.Sprint(days),
 		"-subj", "/O=Example/CN="+name, "-keyout", filepath.Join(dir, "key"), "-out", filepath.Join(dir, "cert"),
 		"-addext", "keyUsage=critical,keyCertSign,cRLSign")
 	if err != nil {

@@ -52,11 +52,14 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{`{"overlap":"-1s"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
 		{`{"overlap":"2161h"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
 		{`{"action":"drop","overlap":"1h"}`, 400, `overlap is not for the action drop, which ends the overlap`},
-		{`{"force":true}`, 400, `force is for the actions continue and drop only: a rotation that has begun can continue without some members`},
+		{`{"force":true}`, 400,
+			`force is for the actions continue and drop only: a rotation that has begun can continue without some members`},
 		{own("http", pem(cert), ""), 400, `certPEM and keyPEM must be given together`},
 		{`{"kind":"http","certPEM":"","keyPEM":""}`, 400, `certPEM and keyPEM must not be empty`},
-		{own("all", pem(cert), pem(key)), 400, `kind must be http, transport or workload with certPEM: one CA is for one kind`},
-		{own("http", "x", pem(key)), 400, `the CA certificate must be PEM text with one or more certificates, the CA's own first`},
+		{own("all", pem(cert), pem(key)), 400,
+			`kind must be http, transport or workload with certPEM: one CA is for one kind`},
+		{own("http", "x", pem(key)), 400,
+			`the CA certificate must be PEM text with one or more certificates, the CA's own first`},
 		{own("http", pem(cert), "x"), 400, `the CA key must be one private key in PEM, not encrypted`},
 		{own("http", pem(cert), pem(other)), 400, `the CA key does not belong to the CA certificate`},
 		{own("http", leaf, leafKey), 400, `the CA certificate is not that of a CA: its basic constraints must say CA:TRUE`},
@@ -64,9 +67,11 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{`{"action":"drop","kind":"transport"}`, 409, `no rotation of the transport CA is in progress`},
 		{`{"action":"rollback","kind":"http"}`, 409, `no rotation of the http CA is in progress`},
 	} {
-		u.do(m, "POST", "/api/v1/cluster/ca/rotate", x.body).expect(t, x.body, x.status, string(marshalled(t, map[string]string{"error": x.text})))
+		u.do(m, "POST", "/api/v1/cluster/ca/rotate", x.body).expect(t, x.body, x.status,
+			string(marshalled(t, map[string]string{"error": x.text})))
 	}
-	for _, body := range []string{`{"dryRun":true}`, `{"kind":"transport","dryRun":true,"overlap":"0s"}`, own("http", pem(cert), pem(key))[:1] + `"dryRun":true,` + own("http", pem(cert), pem(key))[1:]} {
+	for _, body := range []string{`{"dryRun":true}`, `{"kind":"transport","dryRun":true,"overlap":"0s"}`,
+		own("http", pem(cert), pem(key))[:1] + `"dryRun":true,` + own("http", pem(cert), pem(key))[1:]} {
 		if r := u.rotateCA(t, m, body); !r.DryRun || len(r.Steps) < 3 {
 			t.Errorf("dry run of %.60s: %+v", body, r)
 		}
@@ -76,7 +81,8 @@ func testCARefusals(t *testing.T, c *cluster) {
 	}
 	reader := c.as(t, u.apiToken(t, m, "reader", "cluster:read").Token)
 	reader.ca(t, m, "http")
-	reader.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"dryRun":true}`).expect(t, "a rotation with cluster:read", 403, ellaForbidden)
+	reader.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"dryRun":true}`).expect(t, "a rotation with cluster:read", 403,
+		ellaForbidden)
 	keeper := c.as(t, u.apiToken(t, m, "keeper", "keys:manage", "cluster:manage").Token)
 	keeper.do(m, "POST", "/api/v1/cluster/ca/rotate", `{}`).expect(t, "a rotation without management", 403, ellaForbidden)
 	for query, text := range map[string]string{
@@ -85,7 +91,8 @@ func testCARefusals(t *testing.T, c *cluster) {
 		"current=maybe":      "current must be true or false",
 		"limit=0":            "limit must be a whole number between 1 and 10000",
 	} {
-		u.do(m, "GET", "/api/v1/cluster/certificates?"+query, "").expect(t, query, 400, string(marshalled(t, map[string]string{"error": text})))
+		u.do(m, "GET", "/api/v1/cluster/certificates?"+query, "").expect(t, query, 400,
+			string(marshalled(t, map[string]string{"error": text})))
 	}
 }
 
@@ -119,7 +126,8 @@ func testCARotation(t *testing.T, c *cluster) {
 		})}
 	change := u.rotateCA(t, m, `{"kind":"all","overlap":"1h"}`)
 	t.Logf("%q %q", change.Steps, change.Warnings)
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"kind":"all"}`).is(t, "a second rotation", 409, `{"error":"a rotation of the http CA is in progress, in the phase `)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"kind":"all"}`).is(t, "a second rotation", 409,
+		`{"error":"a rotation of the http CA is in progress, in the phase `)
 	eventually(t, formed, "every member trusts the new CA", func() error {
 		k, err := u.tryCA(m, "http")
 		if err == nil && phase(k) == "trust" {
@@ -153,7 +161,8 @@ func testCARotation(t *testing.T, c *cluster) {
 		}
 	}
 	k := u.ca(t, m, "http")
-	if r := k.Rotation; r.DropAt == nil || len(r.Pending) != 0 || r.Old != 1 || r.New != 2 || r.Overlap != "1h0m0s" || inState(t, k, "trusted").Generation != 1 {
+	if r := k.Rotation; r.DropAt == nil || len(r.Pending) != 0 || r.Old != 1 || r.New != 2 || r.Overlap != "1h0m0s" ||
+		inState(t, k, "trusted").Generation != 1 {
 		t.Errorf("in the overlap: %+v", k)
 	}
 	if claims := parsedToken(t, u.create(t, m, `{}`).Token); claims.CAFingerprint != inState(t, k, "active").Fingerprint {
@@ -201,7 +210,8 @@ func testCARotation(t *testing.T, c *cluster) {
 	}
 	c.members = c.members[:len(c.members)-1]
 	after.end(t)
-	late.awaitSQL(t, "SELECT state || length(sealed_key) || length(cross_pem) FROM authorities WHERE generation = 1", "retired00\nretired00\nretired00")
+	late.awaitSQL(t, "SELECT state || length(sealed_key) || length(cross_pem) FROM authorities WHERE generation = 1",
+		"retired00\nretired00\nretired00")
 	for _, x := range c.members { // each leads with the new keys
 		if x != late {
 			u.lead(t, x)
@@ -229,12 +239,15 @@ func testCARollback(t *testing.T, c *cluster) {
 	if now.Fingerprint == was.Fingerprint {
 		t.Fatal("the rotation has changed nothing")
 	}
-	loads := []*load{c.reads(t, "a client with the first CA", was.Certificate), c.reads(t, "a client with the second CA", now.Certificate)}
+	loads := []*load{c.reads(t, "a client with the first CA", was.Certificate),
+		c.reads(t, "a client with the second CA", now.Certificate)}
 	pinned := u.create(t, m, `{"maxUses":1000}`).Token
 	loads = append(loads, c.joins(t, "joins with a token of the second CA", func() (string, error) { return pinned, nil }))
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap", 409, `{"error":"the rotation of the http CA only waits for the end of the overlap`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"continue","kind":"http"}`).is(t, "continue in the overlap",
+		409, `{"error":"the rotation of the http CA only waits for the end of the overlap`)
 	u.rotateCA(t, m, `{"action":"rollback","kind":"http"}`)
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409, `{"error":"the rotation of the http CA is already being rolled back"}`)
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", `{"action":"rollback","kind":"http"}`).is(t, "a second rollback", 409,
+		`{"error":"the rotation of the http CA is already being rolled back"}`)
 	u.awaitPhase(t, m, "overlap", "http")
 	for _, x := range c.members[:3] {
 		if err := issuedBy(x, "tls/http.crt", was.Certificate); err != nil {
@@ -250,7 +263,8 @@ func testCARollback(t *testing.T, c *cluster) {
 		t.Errorf("ca rotate --drop: %+v", out)
 	}
 	k := u.ca(t, m, "http")
-	if g := inState(t, k, "active"); g.Fingerprint != was.Fingerprint || k.Rotation != nil || k.Generations[len(k.Generations)-1].State != "retired" {
+	if g := inState(t, k, "active"); g.Fingerprint != was.Fingerprint || k.Rotation != nil ||
+		k.Generations[len(k.Generations)-1].State != "retired" {
 		t.Errorf("after the rollback: %+v", k)
 	}
 }
@@ -261,8 +275,10 @@ func testOwnCA(t *testing.T, c *cluster) {
 	old := string(m.read(t, "ca.crt"))
 	cert, key := operatorCA(t, 20, "Corporate")
 	load := c.reads(t, "a client with the CA of before", old)
-	out := muster(t, "ca", "rotate", "--kind", "http", "--cert", cert, "--key", key, "--overlap", "1h", "--data", c.members[0].dir)
-	if out.code != 0 || !strings.Contains(out.stderr, "CN=Corporate") || !strings.Contains(out.stderr, "expires in 19 days") || out.stdout != "" {
+	out := muster(t, "ca", "rotate", "--kind", "http", "--cert", cert, "--key", key, "--overlap", "1h", "--data",
+		c.members[0].dir)
+	if out.code != 0 || !strings.Contains(out.stderr, "CN=Corporate") ||
+		!strings.Contains(out.stderr, "expires in 19 days") || out.stdout != "" {
 		t.Errorf("ca rotate --cert: exit %d\n%s\n%s", out.code, out.stdout, out.stderr)
 	}
 	secret, _ := os.ReadFile(key)
@@ -277,15 +293,20 @@ func testOwnCA(t *testing.T, c *cluster) {
 		}
 	}
 	again := bodyOf(t, client.CARequest{Kind: "transport", CertPEM: string(contentsOf(t, cert)), KeyPEM: string(secret)})
-	u.do(m, "POST", "/api/v1/cluster/ca/rotate", again).is(t, "the HTTP CA for the cluster listener", 409, `{"error":"this is the http CA`)
-	m.awaitSQL(t, "SELECT count(*), max(detail LIKE 'the http authority%') FROM audit WHERE action = 'certificate.expiring' AND object = 'ca/http'", "1|1")
-	if found := sqlite(t, m.db(), "SELECT count(*) FROM audit WHERE detail LIKE '%PRIVATE%' OR detail LIKE '%BEGIN%'"); found != "0" {
+	u.do(m, "POST", "/api/v1/cluster/ca/rotate", again).is(t, "the HTTP CA for the cluster listener", 409,
+		`{"error":"this is the http CA`)
+	m.awaitSQL(t,
+		"SELECT count(*), max(detail LIKE 'the http authority%') FROM audit WHERE action = 'certificate.expiring' AND "+
+			"object = 'ca/http'", "1|1")
+	if found := sqlite(t, m.db(),
+		"SELECT count(*) FROM audit WHERE detail LIKE '%PRIVATE%' OR detail LIKE '%BEGIN%'"); found != "0" {
 		t.Error("the audit has key material")
 	}
 	load.end(t)
 	u = c.trusting(t, string(contentsOf(t, cert)))
 	u.rotateCA(t, m, `{"kind":"http","action":"drop"}`)
-	search(t, c, map[string]string{c.token: "the administrator's token", strings.Split(string(secret), "\n")[1]: "the operator's key"})
+	search(t, c, map[string]string{c.token: "the administrator's token",
+		strings.Split(string(secret), "\n")[1]: "the operator's key"})
 }
 
 func contentsOf(t *testing.T, name string) []byte {
@@ -311,11 +332,14 @@ func testCertificates(t *testing.T, c *cluster) {
 			t.Fatal(err)
 		}
 		leaf := chain[0]
-		if leaf.SerialNumber.Text(16) != x.Serial || !leaf.NotAfter.Equal(x.ExpiresAt) || x.Node != "node-2" || x.Authority != inState(t, u.ca(t, m, x.Kind), "active").Generation {
-			t.Errorf("the %s certificate is %s, until %s; the list has %+v", x.Kind, leaf.SerialNumber.Text(16), leaf.NotAfter, x)
+		if leaf.SerialNumber.Text(16) != x.Serial || !leaf.NotAfter.Equal(x.ExpiresAt) || x.Node != "node-2" ||
+			x.Authority != inState(t, u.ca(t, m, x.Kind), "active").Generation {
+			t.Errorf("the %s certificate is %s, until %s; the list has %+v", x.Kind, leaf.SerialNumber.Text(16), leaf.NotAfter,
+				x)
 		}
 	}
-	out := muster(t, "cert", "list", "--kind", "http", "--expires-within", "720h", "--data", c.members[0].dir, "-o", "json")
+	out := muster(t, "cert", "list", "--kind", "http", "--expires-within", "720h", "--data", c.members[0].dir, "-o",
+		"json")
 	soon := jsonOf[[]client.Certificate](t, out)
 	if len(soon) < 3 {
 		t.Errorf("the leaves of a CA with 20 days left: %+v", soon)
@@ -325,7 +349,8 @@ func testCertificates(t *testing.T, c *cluster) {
 			t.Errorf("%+v", x)
 		}
 	}
-	if out := muster(t, "ca", "status", "--data", c.members[0].dir); out.code != 0 || !strings.Contains(out.stdout, "operator") || !strings.HasPrefix(out.stdout, "KIND") {
+	if out := muster(t, "ca", "status", "--data", c.members[0].dir); out.code != 0 ||
+		!strings.Contains(out.stdout, "operator") || !strings.HasPrefix(out.stdout, "KIND") {
 		t.Errorf("ca status: %+v", out)
 	}
 }
@@ -348,7 +373,8 @@ func testCARemoved(t *testing.T, c *cluster) {
 	}
 	u := c.fresh(t)
 	id := fmt.Sprint(u.memberID(t, m, gone))
-	u.do(m, "DELETE", "/api/v1/cluster/members/"+id+"?force=true", "").expect(t, "removal", 200, `{"result":{"message":"Cluster member removed"}}`)
+	u.do(m, "DELETE", "/api/v1/cluster/members/"+id+"?force=true", "").expect(t, "removal", 200,
+		`{"result":{"message":"Cluster member removed"}}`)
 	gone.awaitExpelled(t)
 	c.members = c.members[:3]
 	u.awaitRetired(t, m) // the keys of the authorities are re-encrypted, those that are erased are left alone
@@ -369,7 +395,8 @@ func testCARemoved(t *testing.T, c *cluster) {
 	}
 	t.Logf("new identities %v after the removal", time.Since(begin).Round(10*time.Millisecond))
 	for _, kind := range []string{"http", "transport"} {
-		if k := u.ca(t, m, kind); !strings.HasPrefix(k.RotationAdvised, "node "+id+" (node-4), removed at 20") || !strings.HasSuffix(k.RotationAdvised, ", could read the CA keys") {
+		if k := u.ca(t, m, kind); !strings.HasPrefix(k.RotationAdvised, "node "+id+" (node-4), removed at 20") ||
+			!strings.HasSuffix(k.RotationAdvised, ", could read the CA keys") {
 			t.Errorf("%s: %q", kind, k.RotationAdvised)
 		}
 	}

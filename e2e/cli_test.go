@@ -35,7 +35,8 @@ func (c *cluster) env(token string) []string {
 	for _, m := range c.members {
 		addrs = append(addrs, "https://"+m.api)
 	}
-	return []string{"MUSTER_ADDR=" + strings.Join(addrs, ","), "MUSTER_TOKEN=" + token, "MUSTER_CACERT=" + c.members[0].file("ca.crt")}
+	return []string{"MUSTER_ADDR=" + strings.Join(addrs, ","), "MUSTER_TOKEN=" + token, "MUSTER_CACERT=" +
+		c.members[0].file("ca.crt")}
 }
 
 // ok runs a command that must succeed.
@@ -67,32 +68,39 @@ func testCommandLine(t *testing.T, c *cluster) {
 			t.Errorf("members: %s%s", out.stdout, out.stderr)
 		}
 		for i, m := range c.members {
-			if f := strings.Fields(rows[i+1]); len(f) < 11 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) || f[2] != "alive" || f[3] != "voter" || f[8] != "https://"+m.api || f[9] != m.raft {
+			if f := strings.Fields(rows[i+1]); len(f) < 11 || f[0] != fmt.Sprint(m.n) || f[1] != fmt.Sprintf("node-%d", m.n) ||
+				f[2] != "alive" || f[3] != "voter" || f[8] != "https://"+m.api || f[9] != m.raft {
 				return fmt.Errorf("row %d of the members: %s", i+1, rows[i+1])
 			}
 		}
 		return nil
 	})
-	if list := jsonOf[[]client.Member](t, cmd.ok(t, "members", "-o", "json")); len(list) != len(rows)-1 || list[0].NodeID != 1 || list[0].ID == "" {
+	if list := jsonOf[[]client.Member](t, cmd.ok(t, "members", "-o", "json")); len(list) != len(rows)-1 ||
+		list[0].NodeID != 1 || list[0].ID == "" {
 		t.Errorf("members -o json: %+v", list)
 	}
 	out := cmd.ok(t, "status")
-	if rows := strings.Split(strings.TrimSpace(out.stdout), "\n"); len(rows) != 4 || strings.Count(out.stdout, "Leader") != 1 || strings.Count(out.stdout, "Follower") != 2 || strings.Count(out.stdout, c.id) != 3 {
+	if rows := strings.Split(strings.TrimSpace(out.stdout), "\n"); len(rows) != 4 ||
+		strings.Count(out.stdout, "Leader") != 1 || strings.Count(out.stdout, "Follower") != 2 ||
+		strings.Count(out.stdout, c.id) != 3 {
 		t.Errorf("status: %s", out.stdout)
 	}
 	// On a member's own machine --data finds everything, and the founder's token.
 	if out := muster(t, "members", "--data", c.members[0].dir); out.code != 0 {
 		t.Errorf("members --data: %s", out.stderr)
 	}
-	if out := muster(t, "members", "--data", c.members[1].dir); out.code != 1 || !strings.Contains(out.stderr, "there is no token") {
+	if out := muster(t, "members", "--data", c.members[1].dir); out.code != 1 ||
+		!strings.Contains(out.stderr, "there is no token") {
 		t.Errorf("members --data of a member without a token: exit status %d: %s", out.code, out.stderr)
 	}
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(c.token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	muster(t, "members", "--addr", "127.0.0.1:1,"+c.members[2].api, "--token-file", file, "--cacert", c.members[2].file("ca.crt"))
-	if out := (command{stdin: c.token}).run(t, "members", "--addr", c.members[2].api, "--token-file", "-", "--cacert", c.members[2].file("ca.crt")); out.code != 0 {
+	muster(t, "members", "--addr", "127.0.0.1:1,"+c.members[2].api, "--token-file", file, "--cacert",
+		c.members[2].file("ca.crt"))
+	if out := (command{stdin: c.token}).run(t, "members", "--addr", c.members[2].api, "--token-file", "-", "--cacert",
+		c.members[2].file("ca.crt")); out.code != 0 {
 		t.Errorf("members with the token on stdin: %s", out.stderr)
 	}
 }
@@ -107,16 +115,19 @@ func testJoinTokenCommands(t *testing.T, c *cluster) {
 	if err != nil || strings.ContainsAny(token, " \n") || strings.Contains(out.stderr, token) {
 		t.Fatalf("join-token create: %v: %q %q", err, out.stdout, out.stderr)
 	}
-	if claims := parsed.Claims(); claims.NodeID != 870 || claims.ClusterID != c.id || len(claims.Addresses) < 3 || claims.ExpiresAt-claims.IssuedAt != 600 {
+	if claims := parsed.Claims(); claims.NodeID != 870 || claims.ClusterID != c.id || len(claims.Addresses) < 3 ||
+		claims.ExpiresAt-claims.IssuedAt != 600 {
 		t.Errorf("the token says %+v", claims)
 	}
-	made := jsonOf[client.NewJoinToken](t, cmd.ok(t, "join-token", "create", "--max-uses", "4", "--mode", "replicate", "-o", "json"))
+	made := jsonOf[client.NewJoinToken](t,
+		cmd.ok(t, "join-token", "create", "--max-uses", "4", "--mode", "replicate", "-o", "json"))
 	c.secret("a join token", made.Token)
 	if made.ID == "" || made.Token == "" || made.MaxUses != 4 || made.Mode != "replicate" {
 		t.Errorf("join-token create -o json: %+v", made)
 	}
 	list := cmd.ok(t, "join-token", "list")
-	if strings.Contains(list.stdout, token) || strings.Contains(list.stdout, made.Token) || !strings.Contains(list.stdout, made.ID) {
+	if strings.Contains(list.stdout, token) || strings.Contains(list.stdout, made.Token) ||
+		!strings.Contains(list.stdout, made.ID) {
 		t.Errorf("join-token list: %s", list.stdout)
 	}
 	find := func() (x client.JoinToken) {
@@ -150,7 +161,9 @@ func testAPITokenCommands(t *testing.T, c *cluster) {
 	}
 	read := command{env: c.env(reader)}
 	read.ok(t, "members")
-	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" || !strings.HasPrefix(out.stderr, "muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"reader\" (") ||
+	if out := read.run(t, "join-token", "create"); out.code != 1 || out.stdout != "" ||
+		!strings.HasPrefix(out.stderr,
+			"muster: Forbidden (403)\nIt takes the scope cluster:manage. The token \"reader\" (") ||
 		!strings.HasSuffix(out.stderr, ") has cluster:read, peering:read.\n") {
 		t.Errorf("join-token create with a reader's token: exit status %d: %q %q", out.code, out.stdout, out.stderr)
 	}
@@ -160,7 +173,8 @@ func testAPITokenCommands(t *testing.T, c *cluster) {
 			id = x.ID
 		}
 	}
-	if out := cmd.ok(t, "api-token", "list"); !strings.Contains(out.stdout, id) || strings.Contains(out.stdout, reader) || !strings.Contains(out.stdout, "cluster:read,peering:read") {
+	if out := cmd.ok(t, "api-token", "list"); !strings.Contains(out.stdout, id) || strings.Contains(out.stdout, reader) ||
+		!strings.Contains(out.stdout, "cluster:read,peering:read") {
 		t.Errorf("api-token list: %s", out.stdout)
 	}
 	cmd.ok(t, "api-token", "revoke", id)
@@ -173,31 +187,41 @@ func testAPITokenCommands(t *testing.T, c *cluster) {
 func testSQL(t *testing.T, c *cluster) {
 	cmd := command{env: c.env(c.token)}
 	awaitMirrors(t, c)
-	if out := cmd.ok(t, "sql", "SELECT node, name FROM v_members WHERE node <= 3"); out.stdout != "node  name\n1     node-1\n2     node-2\n3     node-3\n" {
+	if out := cmd.ok(t, "sql",
+		"SELECT node, name FROM v_members WHERE node <= 3"); out.stdout != "node  name\n1     node-1\n2     node-2\n3     "+
+		"node-3\n" {
 		t.Errorf("sql: %q", out.stdout)
 	}
 	if r := jsonOf[struct {
 		Columns []string
 		Rows    [][]json.RawMessage
-	}](t, cmd.ok(t, "sql", "-o", "json", "SELECT 9007199254740993 AS n, NULL AS none, 'x' AS text, x'00ff' AS blob")); fmt.Sprintf("%s %s", r.Columns, r.Rows) != `[n none text blob] [[9007199254740993 null "x" "00ff"]]` {
+	}](t, cmd.ok(t, "sql", "-o", "json",
+		"SELECT 9007199254740993 AS n, NULL AS none, 'x' AS text, x'00ff' AS blob")); fmt.Sprintf("%s %s", r.Columns,
+		r.Rows) != `[n none text blob] [[9007199254740993 null "x" "00ff"]]` {
 		t.Errorf("sql -o json: %+v", r)
 	}
 	outside := filepath.Join(t.TempDir(), "stolen.db")
 	unchanged(t, c, func(u *user) {
 		for _, query := range []string{
-			"DELETE FROM members", "UPDATE cluster SET revision = revision + 1", "INSERT INTO settings VALUES ('a','b',1)", "DROP TABLE members",
-			"CREATE TABLE x (y)", "CREATE TEMP TABLE x AS SELECT * FROM api_tokens; DELETE FROM members", "VACUUM", "VACUUM INTO '" + outside + "'",
-			"ATTACH '" + outside + "' AS x", "ATTACH DATABASE '/etc/passwd' AS x", "PRAGMA query_only = 0; DELETE FROM members", "PRAGMA writable_schema = 1; DELETE FROM members",
-			"SELECT 1; DELETE FROM members", "REINDEX", "BEGIN IMMEDIATE; DELETE FROM members; COMMIT", "SELECT load_extension('/tmp/x')", "SELECT writefile('" + outside + "', 'x')",
+			"DELETE FROM members", "UPDATE cluster SET revision = revision + 1", "INSERT INTO settings VALUES ('a','b',1)",
+			"DROP TABLE members",
+			"CREATE TABLE x (y)", "CREATE TEMP TABLE x AS SELECT * FROM api_tokens; DELETE FROM members", "VACUUM",
+			"VACUUM INTO '" + outside + "'",
+			"ATTACH '" + outside + "' AS x", "ATTACH DATABASE '/etc/passwd' AS x", "PRAGMA query_only = 0; DELETE FROM members",
+			"PRAGMA writable_schema = 1; DELETE FROM members",
+			"SELECT 1; DELETE FROM members", "REINDEX", "BEGIN IMMEDIATE; DELETE FROM members; COMMIT",
+			"SELECT load_extension('/tmp/x')", "SELECT writefile('" + outside + "', 'x')",
 			"SELECT readfile('/etc/passwd')", "nonsense", "SELECT * FROM nothing", "SELECT", "",
 		} {
 			out := cmd.run(t, "sql", query)
-			written := strings.HasPrefix(query, "CREATE TEMP") || strings.HasPrefix(query, "SELECT 1;") || strings.HasPrefix(query, "PRAGMA query_only") ||
+			written := strings.HasPrefix(query, "CREATE TEMP") || strings.HasPrefix(query, "SELECT 1;") ||
+				strings.HasPrefix(query, "PRAGMA query_only") ||
 				strings.HasPrefix(query, "PRAGMA writable") || strings.HasPrefix(query, "BEGIN")
 			if out.code != 1 && !written {
 				t.Errorf("sql %q: exit status %d: %s %s", query, out.code, out.stdout, out.stderr)
 			}
-			if out.code == 1 && (out.stdout != "" || !strings.HasPrefix(out.stderr, "muster: ") || strings.Count(out.stderr, "\n") != 1) {
+			if out.code == 1 && (out.stdout != "" || !strings.HasPrefix(out.stderr, "muster: ") ||
+				strings.Count(out.stderr, "\n") != 1) {
 				t.Errorf("sql %q: %q %q", query, out.stdout, out.stderr)
 			}
 		}
@@ -215,7 +239,9 @@ func testSQL(t *testing.T, c *cluster) {
 	if out.code != 1 || out.late(20*time.Second) {
 		t.Errorf("a query without end: exit status %d after %v: %s", out.code, out.took, out.stderr)
 	}
-	if out := cmd.ok(t, "sql", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) SELECT i FROM n"); strings.Count(out.stdout, "\n") != 10_001 || !strings.Contains(out.stderr, "there are more than") {
+	if out := cmd.ok(t, "sql",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000) SELECT i FROM n"); strings.Count(
+		out.stdout, "\n") != 10_001 || !strings.Contains(out.stderr, "there are more than") {
 		t.Errorf("20000 rows: %d lines, %s", strings.Count(out.stdout, "\n"), out.stderr)
 	}
 }
@@ -248,17 +274,21 @@ func testExitStatus(t *testing.T, c *cluster) {
 		{[]string{"join-token", "create", "--node-id", "x"}, env, 2, `^$`, `^muster: --node-id must be a whole number`},
 		{[]string{"join-token", "create", "--node-id", "0"}, env, 2, `^$`, `^muster: --node-id must be at least 1`},
 		{[]string{"join-token", "create", "--ttl", "-1s"}, env, 2, `^$`, `^muster: --ttl must be more than 0s`},
-		{[]string{"join-token", "create", "--node-id", "1"}, env, 1, `^$`, `^muster: node 1 is already a member of the cluster \(409\)\n$`},
+		{[]string{"join-token", "create", "--node-id", "1"}, env, 1, `^$`,
+			`^muster: node 1 is already a member of the cluster \(409\)\n$`},
 		{[]string{"join-token", "revoke"}, env, 2, `^$`, `^muster: ID is missing`},
 		{[]string{"join-token", "revoke", "nothing"}, env, 1, `^$`, `^muster: join token not found \(404\)\n$`},
 		{[]string{"api-token", "create", "--name", "x"}, env, 2, `^$`, `^muster: --scope is missing`},
-		{[]string{"api-token", "create", "--name", "x", "--scope", "root"}, env, 2, `^$`, `^muster: --scope "root" is none of`},
+		{[]string{"api-token", "create", "--name", "x", "--scope", "root"}, env, 2, `^$`,
+			`^muster: --scope "root" is none of`},
 		{[]string{"api-token", "revoke", "nothing"}, env, 1, `^$`, `^muster: API token not found \(404\)\n$`},
 		{[]string{"sql"}, env, 2, `^$`, `^muster: the query is missing`},
 		{[]string{"members"}, env[:1], 3, `^$`, `CA that this machine does not know: give the cluster's CA with --cacert`},
-		{[]string{"members"}, []string{env[0], env[2]}, 1, `^$`, `^muster: Invalid token \(401\): there is no token; give --token-file`},
+		{[]string{"members"}, []string{env[0], env[2]}, 1, `^$`,
+			`^muster: Invalid token \(401\): there is no token; give --token-file`},
 		{[]string{"members"}, []string{env[0], env[2], "MUSTER_TOKEN=wrong"}, 1, `^$`, `^muster: Invalid token \(401\)\n$`},
-		{[]string{"members", "--addr", closed}, env, 3, `^$`, `^muster: no answer from https://` + regexp.QuoteMeta(closed) + `: connection refused\n$`},
+		{[]string{"members", "--addr", closed}, env, 3, `^$`, `^muster: no answer from https://` + regexp.QuoteMeta(closed) +
+			`: connection refused\n$`},
 		{[]string{"members", "--addr", "ftp://x"}, env, 1, `^$`, `^muster: bad address`},
 		{[]string{"members", "--addr", c.members[0].raft}, env, 3, `^$`, `^muster: no answer from`},
 		{[]string{"members", "--cacert", "/nowhere"}, env, 1, `^$`, `^muster: cannot read the CA certificate`},

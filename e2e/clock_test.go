@@ -27,8 +27,8 @@ var wallClock = []byte{
 	0xc3, // ret
 }
 
-// setClock sets the clock of a running member, and of no other process, so far ahead of the machine's. Its monotonic clock
-// goes on as it does when the clock of a machine is set.
+// setClock sets the clock of a running member, and of no other process, so far ahead of the machine's. Its monotonic
+// clock goes on as it does when the clock of a machine is set.
 func (m *member) setClock(t *testing.T, ahead time.Duration) {
 	t.Helper()
 	if runtime.GOARCH != "amd64" || runtime.GOOS != "linux" {
@@ -152,9 +152,9 @@ func (m *member) awaitClockSaid(t *testing.T, want string) {
 	})
 }
 
-// TestClocks: the clocks of a follower and of the leader jump forwards and backwards. Everybody goes on, nobody is replaced,
-// writes and linearisable reads go on, and those concerned say which clock is wrong and by how much. A leader with a wrong clock gives
-// leadership away.
+// TestClocks: the clocks of a follower and of the leader jump forwards and backwards. Everybody goes on, nobody is
+// replaced, writes and linearisable reads go on, and those concerned say which clock is wrong and by how much. A leader
+// with a wrong clock gives leadership away.
 func TestClocks(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -180,17 +180,21 @@ func TestClocks(t *testing.T) {
 		by   time.Duration
 		says string
 	}{
-		{2 * time.Hour, "2h0m0s ahead of"}, {-2 * time.Hour, "2h0m0s behind"}, {400 * 24 * time.Hour, "9600h0m0s ahead of"}, {0, ""},
+		{2 * time.Hour, "2h0m0s ahead of"}, {-2 * time.Hour, "2h0m0s behind"}, {400 * 24 * time.Hour, "9600h0m0s ahead of"},
+		{0, ""},
 	} {
 		follower.setClock(t, x.by)
 		follower.awaitClockSaid(t, strings.TrimSuffix("this member's clock is "+x.says, "this member's clock is "))
-		leader.awaitClockSaid(t, strings.TrimSuffix(fmt.Sprintf("the clock of node %d is %s", follower.n, x.says), fmt.Sprintf("the clock of node %d is ", follower.n)))
+		leader.awaitClockSaid(t,
+			strings.TrimSuffix(fmt.Sprintf("the clock of node %d is %s", follower.n, x.says),
+				fmt.Sprintf("the clock of node %d is ", follower.n)))
 		works(leader)
 		if _, values := scrape(t, c, follower); x.by != 0 && values["muster_clock_skew_seconds"] == 0 {
 			t.Error("muster_clock_skew_seconds is 0")
 		}
 	}
-	for _, by := range []time.Duration{-3 * time.Hour, 3 * time.Hour, 500 * 24 * time.Hour} { // it gives leadership to one with the right time
+	// it gives leadership to one with the right time
+	for _, by := range []time.Duration{-3 * time.Hour, 3 * time.Hour, 500 * 24 * time.Hour} {
 		u.lead(t, leader)
 		leader.setClock(t, by)
 		var next *member

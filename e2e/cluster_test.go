@@ -85,9 +85,16 @@ func (c *cluster) adopt(t *testing.T) {
 // add makes a member that has not been started.
 func (c *cluster) add() *member {
 	n := len(c.members) + 1
-	m := &member{cluster: c, n: n, dir: filepath.Join(c.root, fmt.Sprint(n)), log: filepath.Join(c.root, fmt.Sprintf("node-%d.log", n)),
-		api: fmt.Sprintf("127.0.0.1:%d", freePort()), raft: fmt.Sprintf("127.0.0.1:%d", freePort())}
-	m.args = []string{"serve", "--data", m.dir, "--name", fmt.Sprintf("node-%d", n), "--api", m.api, "--raft", m.raft, "--log-level", "debug"}
+	m := &member{
+		cluster: c,
+		n:       n,
+		dir:     filepath.Join(c.root, fmt.Sprint(n)),
+		log:     filepath.Join(c.root, fmt.Sprintf("node-%d.log", n)),
+		api:     fmt.Sprintf("127.0.0.1:%d", freePort()),
+		raft:    fmt.Sprintf("127.0.0.1:%d", freePort()),
+	}
+	m.args = []string{"serve", "--data", m.dir, "--name", fmt.Sprintf("node-%d", n), "--api", m.api, "--raft", m.raft,
+		"--log-level", "debug"}
 	c.members = append(c.members, m)
 	return m
 }
@@ -184,7 +191,8 @@ func (m *member) stop(t *testing.T) time.Duration {
 	return time.Since(begin)
 }
 
-// excused reports whether a member that ended before all was closed would have been done in time, had the machine not lost some.
+// excused reports whether a member that ended before all was closed would have been done in time, had the machine not
+// lost some.
 func (m *member) excused(t *testing.T, begin time.Time) bool {
 	return m.forget(t, cliprocess.ErrNotStopped.Error()) && host.Lost(begin, time.Now()) > time.Second
 }

@@ -128,7 +128,8 @@ func (d *dev) shows(t *testing.T, start int) {
 	t.Helper()
 	said := d.said()
 	for n := 1; n <= 3; n++ {
-		if !strings.Contains(said, fmt.Sprintf("node-%d", n)) || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d", d.api+n-1)) {
+		if !strings.Contains(said, fmt.Sprintf("node-%d", n)) ||
+			!strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d", d.api+n-1)) {
 			t.Errorf("the table lacks node %d:\n%s", n, said)
 		}
 		db := filepath.Join(d.data, fmt.Sprint(n), "muster.db")
@@ -142,7 +143,8 @@ func (d *dev) shows(t *testing.T, start int) {
 			return nil
 		})
 	}
-	if strings.Count(said, "voter") < 3 || !strings.Contains(said, "admin.token") || strings.Contains(said, "muster-token") {
+	if strings.Count(said, "voter") < 3 || !strings.Contains(said, "admin.token") ||
+		strings.Contains(said, "muster-token") {
 		t.Errorf("muster dev says:\n%s", said)
 	}
 	if resumed := strings.Contains(said, "resuming the cluster"); resumed != (start > 0) {
@@ -170,7 +172,8 @@ func (d *dev) memberIDs(t *testing.T) string {
 // testDevPorts: ports that are taken are said in one sentence, and nothing stays behind.
 func testDevPorts(t *testing.T, api int) {
 	other := startDev(t, filepath.Join(t.TempDir(), "other"), api, api)
-	if code, err := other.exit(20 * time.Second); code != 1 || err != nil || !strings.Contains(other.said(), "cannot share the address") {
+	if code, err := other.exit(20 * time.Second); code != 1 || err != nil ||
+		!strings.Contains(other.said(), "cannot share the address") {
 		t.Errorf("muster dev with the same port twice: exit status %d, %v\n%s", code, err, other.said())
 	}
 	if left := devMembers(other.data); len(left) > 0 {
@@ -178,7 +181,8 @@ func testDevPorts(t *testing.T, api int) {
 	}
 }
 
-// TestDevWithoutFounder: a member that was removed, also the first one, is left out at the next start, and no command asks it.
+// TestDevWithoutFounder: a member that was removed, also the first one, is left out at the next start, and no command
+// asks it.
 func TestDevWithoutFounder(t *testing.T) {
 	t.Parallel()
 	clusters <- struct{}{}
@@ -203,7 +207,8 @@ func TestDevWithoutFounder(t *testing.T) {
 	d = startDev(t, data, api, raft)
 	d.await(t)
 	if said := d.said(); !strings.Contains(said, "node 1 was removed from the cluster and is left out") ||
-		!strings.Contains(said, "2 members are ready") || !strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d (CA %s/2/ca.crt)", api+1, data)) {
+		!strings.Contains(said, "2 members are ready") ||
+		!strings.Contains(said, fmt.Sprintf("https://127.0.0.1:%d (CA %s/2/ca.crt)", api+1, data)) {
 		t.Errorf("it says:\n%s", said)
 	}
 	if out := at.ok(t, "members", "-o", "name").stdout; out != "node-2\nnode-3\n" {

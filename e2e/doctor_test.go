@@ -34,8 +34,8 @@ func (m *member) damage(t *testing.T, name string, do func(file string) error) {
 	}
 }
 
-// TestDoctor: a healthy member has nothing to complain of, running or not; each kind of damage is found and named, by the
-// doctor and, where it keeps the member from starting, by serve.
+// TestDoctor: a healthy member has nothing to complain of, running or not; each kind of damage is found and named, by
+// the doctor and, where it keeps the member from starting, by serve.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	c := found(t)
@@ -53,7 +53,8 @@ func TestDoctor(t *testing.T) {
 	}
 	m.stop(t)
 	healthy := examine(t, m, 0)
-	for _, check := range []string{"directory", "process", "file modes", "identity", "API certificate", "transport certificate", "raft log", "mirror", "disk", "API port", "cluster port", "other members"} {
+	for _, check := range []string{"directory", "process", "file modes", "identity", "API certificate",
+		"transport certificate", "raft log", "mirror", "disk", "API port", "cluster port", "other members"} {
 		if f := healthy[check]; f.State != "ok" {
 			t.Errorf("%s of a stopped member: %+v", check, f)
 		}
@@ -88,7 +89,9 @@ func smallDamage(t *testing.T, m *member) {
 			return errors.Join(err, os.WriteFile(f, other, 0o600))
 		}},
 		{"transport certificate", "fail", "does not exist", 1, "tls/transport.crt", os.Remove},
-		{"mirror", "warn", "muster.db cannot be used", 0, "muster.db", func(f string) error { return os.WriteFile(f, []byte("x"), 0o600) }},
+		{"mirror", "warn", "muster.db cannot be used", 0, "muster.db", func(f string) error {
+			return os.WriteFile(f, []byte("x"), 0o600)
+		}},
 	} {
 		info, err := os.Stat(m.file(x.file))
 		if err != nil {
@@ -268,7 +271,8 @@ func testLowIsSaid(t *testing.T, u *user, small, other *member) {
 	if a := u.transferTo(other, small); a.status == 200 {
 		t.Errorf("leadership can be given to it all the same: %v", a)
 	}
-	if out := (command{env: append(c.env(c.token), "MUSTER_ADDR=https://"+small.api)}).ok(t, "status"); !strings.Contains(out.stderr, "low on disk space") {
+	if out := (command{env: append(c.env(c.token), "MUSTER_ADDR=https://"+small.api)}).ok(t,
+		"status"); !strings.Contains(out.stderr, "low on disk space") {
 		t.Errorf("muster status says %+v", out)
 	}
 	if log, _ := os.ReadFile(small.log); !strings.Contains(string(log), "low on disk space") {
@@ -298,11 +302,13 @@ func testNoRoomAtAll(t *testing.T, u *user, small, other *member) {
 	if v, err := u.value(small, "written"); err != nil || !strings.HasPrefix(v, "while a disk") {
 		t.Errorf("through the member without room: %.20q, %v", v, err)
 	}
-	if a := u.do(small, "GET", snapshotPath+"?stale", ""); a.status != 500 || !strings.Contains(a.body, "the disk of the member that carries this out is full") {
+	if a := u.do(small, "GET", snapshotPath+"?stale", ""); a.status != 500 ||
+		!strings.Contains(a.body, "the disk of the member that carries this out is full") {
 		t.Errorf("a snapshot on the full disk: %v", a)
 	}
 	// Its next test write may still be to come: until then it says that it is ready.
-	if st := small.status(t); !st.Ready && !strings.Contains(st.Reason, "file system is full") || st.Disk.FreeBytes > 1<<20 {
+	if st := small.status(t); !st.Ready && !strings.Contains(st.Reason, "file system is full") ||
+		st.Disk.FreeBytes > 1<<20 {
 		t.Errorf("its status is %+v, disk %+v", st, st.Disk)
 	}
 }

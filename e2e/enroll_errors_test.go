@@ -58,10 +58,12 @@ func enrollErrors(admin string, k enrollCredentials) []enrollError {
 		{"key-revoked", "GET", enrollNode, "", []string{apiKeyHeader(k.revoked)}, []string{k.revokedID}},
 		{"key-unknown", "GET", enrollNode, "", []string{apiKeyHeader("nobody:x")}, nil},
 		{"key-wrong-secret", "GET", enrollNode, "", []string{apiKeyHeader(k.good.ID + ":x")}, []string{k.good.ID}},
-		{"key-wrong-secret-of-a-token", "GET", enrollNode, "", []string{apiKeyHeader(k.reader.ID + ":x")}, []string{k.reader.ID}},
+		{"key-wrong-secret-of-a-token", "GET", enrollNode, "", []string{apiKeyHeader(k.reader.ID + ":x")},
+			[]string{k.reader.ID}},
 		{"key-not-base64", "GET", enrollNode, "", []string{"Authorization: ApiKey a:b"}, nil},
 		{"key-cut-off", "GET", enrollNode, "", []string{"Authorization: ApiKey YTpiY"}, nil},
-		{"key-without-colon", "GET", enrollNode, "", []string{"Authorization: apikey " + base64.StdEncoding.EncodeToString([]byte("abc"))}, nil},
+		{"key-without-colon", "GET", enrollNode, "",
+			[]string{"Authorization: apikey " + base64.StdEncoding.EncodeToString([]byte("abc"))}, nil},
 		{"key-empty", "GET", enrollNode, "", []string{"Authorization: ApiKey"}, nil},
 		{"user-not-privileged", "GET", enrollNode, "", []string{basicHeader(k.reader.ID, k.reader.Token)}, nil},
 		{"key-not-privileged", "GET", enrollNode, "", []string{k.kibana.header()}, []string{k.kibana.ID}},
@@ -74,8 +76,10 @@ func enrollErrors(admin string, k enrollCredentials) []enrollError {
 		{"body-type", "GET", enrollNode, "x", []string{k.good.header(), "Content-Type: text/plain"}, nil},
 		{"body-no-type", "GET", enrollNode, "x", []string{k.good.header(), "Content-Type: "}, nil},
 		{"accept-10", "GET", enrollNode, "", []string{k.good.header(), vnd + "10"}, nil},
-		{"accept-6-nobody", "GET", enrollNode, "", []string{"Accept: application/vnd.elasticsearch+json; compatible-with=6"}, nil},
-		{"content-type-6", "POST", apiKeyPath, `{"name":"x"}`, []string{k.good.header(), "Content-Type: application/vnd.elasticsearch+json;compatible-with=6"}, nil},
+		{"accept-6-nobody", "GET", enrollNode, "", []string{"Accept: application/vnd.elasticsearch+json; compatible-with=6"},
+			nil},
+		{"content-type-6", "POST", apiKeyPath, `{"name":"x"}`,
+			[]string{k.good.header(), "Content-Type: application/vnd.elasticsearch+json;compatible-with=6"}, nil},
 		{"post", "POST", enrollNode, "", nil, nil},
 		{"put-with-query", "PUT", enrollNode + "?pretty=false", "{}", []string{k.good.header()}, nil},
 		{"delete-pretty", "DELETE", enrollNode + "?pretty", "", nil, nil},
@@ -98,13 +102,16 @@ func testEnrollErrors(t *testing.T, c *cluster) {
 	// The expired one is made first, so that it has expired when it is asked for.
 	expired, expiredKey := admin.enrollToken(t, c.members[0], `{"ttlSeconds":1}`)
 	revoked, revokedKey := admin.enrollToken(t, c.members[1], "")
-	if a := admin.do(c.members[0], "DELETE", enrollTokens+"/"+revoked.ID, ""); a.status != 200 || a.body != `{"result":{"message":"Enrollment token revoked","enrollments":0}}` {
+	if a := admin.do(c.members[0], "DELETE", enrollTokens+"/"+revoked.ID, ""); a.status != 200 ||
+		a.body != `{"result":{"message":"Enrollment token revoked","enrollments":0}}` {
 		t.Errorf("revoke: %v", a)
 	}
-	kibana := admin.apiKey(t, c.members[0], `{"name":"kibana","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/kibana"]}}}`)
+	kibana := admin.apiKey(t, c.members[0],
+		`{"name":"kibana","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/kibana"]}}}`)
 	reader := admin.apiToken(t, c.members[0], "bob", "cluster:read")
 	enroller := admin.apiToken(t, c.members[0], "alice", "enroll")
-	good := admin.apiKey(t, c.members[0], `{"name":"good","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/node"]}}}`)
+	good := admin.apiKey(t, c.members[0],
+		`{"name":"good","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/node"]}}}`)
 	eventually(t, formed, "the token expires", func() error {
 		for _, x := range admin.enrollTokens(t, c.members[0]) {
 			if x.ID == expired.ID && x.State != "expired" {
@@ -113,7 +120,8 @@ func testEnrollErrors(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
-	for _, x := range enrollErrors(c.token, enrollCredentials{expiredKey.Key, revokedKey.Key, revoked.ID, good, kibana, reader, enroller}) {
+	for _, x := range enrollErrors(c.token,
+		enrollCredentials{expiredKey.Key, revokedKey.Key, revoked.ID, good, kibana, reader, enroller}) {
 		u := c.nobody(t)
 		for _, m := range c.members {
 			a := u.do(m, x.method, x.path, x.body, x.headers...)
@@ -134,7 +142,8 @@ func testEnrollErrors(t *testing.T, c *cluster) {
 		for i, header := range []string{good.header(), kibana.header(), basicHeader("bob", reader.Token)} {
 			golden(t, "disabled", c.nobody(t).do(c.members[i], "GET", path, "", header))
 		}
-		golden(t, "disabled-parameter-"+path[len("/_security/enroll/"):], c.nobody(t).do(c.members[0], "GET", path+"?foo", "", good.header()))
+		golden(t, "disabled-parameter-"+path[len("/_security/enroll/"):],
+			c.nobody(t).do(c.members[0], "GET", path+"?foo", "", good.header()))
 	}
 	admin.set(t, c.members[0], `{"enrollment.enabled":true}`)
 	if after := len(admin.enrollments(t, c.members[0])); after != before {
@@ -144,7 +153,8 @@ func testEnrollErrors(t *testing.T, c *cluster) {
 		parseEnrolled(t, c, c.nobody(t).do(c.members[i%3], "GET", enrollNode, "", "Authorization: "+scheme+" "+good.Encoded))
 	}
 	parseEnrolled(t, c, c.nobody(t).do(c.members[1], "GET", enrollNode, "", basicHeader("alice", enroller.Token)))
-	if n := strings.Count(strings.Join(c.nobody(t).do(c.members[1], "GET", enrollNode, "").header.Values("WWW-Authenticate"), "|"), "|"); n != 2 {
+	if n := strings.Count(strings.Join(c.nobody(t).do(c.members[1], "GET", enrollNode,
+		"").header.Values("WWW-Authenticate"), "|"), "|"); n != 2 {
 		t.Errorf("%d challenges", n+1)
 	}
 }

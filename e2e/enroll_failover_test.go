@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Tokens for one use survive the death of the leader: each enrolls exactly one, and whoever repeats a request that got no
-// answer gets the enrollment that was made by it.
+// Tokens for one use survive the death of the leader: each enrolls exactly one, and whoever repeats a request that got
+// no answer gets the enrollment that was made by it.
 func TestEnrollLeaderKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)

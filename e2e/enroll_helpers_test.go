@@ -47,7 +47,8 @@ func parseEnrolled(t *testing.T, c *cluster, a answer) (e enrolled) {
 	if err := dec.Decode(&e); err != nil {
 		t.Fatalf("%v: %s", err, a.body)
 	}
-	order := []string{"http_ca_key", "http_ca_cert", "transport_ca_cert", "transport_key", "transport_cert", "nodes_addresses"}
+	order := []string{"http_ca_key", "http_ca_cert", "transport_ca_cert", "transport_key", "transport_cert",
+		"nodes_addresses"}
 	for i, at := 0, -1; i < len(order); i++ {
 		next := strings.Index(a.body, `"`+order[i]+`":`)
 		if next <= at {
@@ -60,7 +61,8 @@ func parseEnrolled(t *testing.T, c *cluster, a answer) (e enrolled) {
 		c.secret(what, base64.StdEncoding.EncodeToString(key))
 	}
 	var err error
-	for der, into := range map[*[]byte]**x509.Certificate{&e.HTTPCACert: &e.httpCA, &e.TransportCACert: &e.transportCA, &e.TransportCert: &e.transport} {
+	for der, into := range map[*[]byte]**x509.Certificate{&e.HTTPCACert: &e.httpCA, &e.TransportCACert: &e.transportCA,
+		&e.TransportCert: &e.transport} {
 		if *into, err = x509.ParseCertificate(*der); err != nil {
 			t.Fatal(err)
 		}

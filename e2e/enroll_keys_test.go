@@ -44,7 +44,8 @@ func why(a answer) string {
 	}
 	_ = json.Unmarshal([]byte(a.body), &e)
 	if a.status != 401 || e.Error.Type != "security_exception" ||
-		e.Error.Reason != "unable to authenticate with provided credentials and anonymous access is not allowed for this request" {
+		e.Error.Reason != "unable to authenticate with provided credentials and anonymous access is not allowed for this "+
+			"request" {
 		return a.String()
 	}
 	return e.Error.Additional
@@ -54,7 +55,8 @@ func why(a answer) string {
 func testEnrollSettings(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	const defaults = `"audit.max_age":"2160h0m0s","audit.max_rows":200000,`
-	const others = `"certificates.hosts":"none","enrollment.enabled":true,"enrollment.http_ca":"root","enrollment.key_type":"ecdsa","enrollment.lifetime":"8760h0m0s"`
+	const others = `"certificates.hosts":"none","enrollment.enabled":true,"enrollment.http_ca":"root",` +
+		`"enrollment.key_type":"ecdsa","enrollment.lifetime":"8760h0m0s"`
 	holds := func(what string) {
 		t.Helper()
 		a := u.do(c.members[1], "GET", settingsPath, "")
@@ -69,18 +71,23 @@ func testEnrollSettings(t *testing.T, c *cluster) {
 		``:                            `{"error":"the body must be a JSON object"}`,
 		`{"enrollment.enabled":1}`:    `{"error":"enrollment.enabled must be true or false"}`,
 		`{"enrollment.enabled":"no"}`: `{"error":"enrollment.enabled must be true or false"}`,
-		`{"enrollment.http_ca":"leaf","enrollment.enabled":false}`: `{"error":"enrollment.http_ca must be one of root, intermediate"}`,
-		`{"enrollment.lifetime":"1m"}`:                             `{"error":"enrollment.lifetime must be a duration between \"1h0m0s\" and \"78840h0m0s\""}`,
-		`{"enrollment.lifetime":3600}`:                             `{"error":"enrollment.lifetime must be a duration between \"1h0m0s\" and \"78840h0m0s\""}`,
+		`{"enrollment.http_ca":"leaf","enrollment.enabled":false}`: `{"error":"enrollment.http_ca must be one of root, ` +
+			`intermediate"}`,
+		`{"enrollment.lifetime":"1m"}`: `{"error":"enrollment.lifetime must be a duration between \"1h0m0s\" and ` +
+			`\"78840h0m0s\""}`,
+		`{"enrollment.lifetime":3600}`: `{"error":"enrollment.lifetime must be a duration between \"1h0m0s\" and ` +
+			`\"78840h0m0s\""}`,
 	} {
 		u.do(c.members[2], "PUT", settingsPath, body).expect(t, "settings "+body, 400, want)
 	}
-	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 || !strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; did you mean enrollment.enabled?`) {
+	if a := u.do(c.members[0], "PUT", settingsPath, `{"Enrollment.enabled":false}`); a.status != 400 ||
+		!strings.HasPrefix(a.body, `{"error":"Enrollment.enabled is not a setting; did you mean enrollment.enabled?`) {
 		t.Errorf("an unknown name: %v", a)
 	}
 	holds("after what was refused")
 	u.set(t, c.members[2], `{"enrollment.enabled":false,"enrollment.key_type":"rsa4096"}`)
-	if a := u.do(c.members[0], "GET", settingsPath, ""); !strings.Contains(a.body, `"enrollment.enabled":false`) || !strings.Contains(a.body, `"enrollment.key_type":"rsa4096"`) {
+	if a := u.do(c.members[0], "GET", settingsPath, ""); !strings.Contains(a.body, `"enrollment.enabled":false`) ||
+		!strings.Contains(a.body, `"enrollment.key_type":"rsa4096"`) {
 		t.Errorf("after a change: %v", a)
 	}
 	u.set(t, c.members[1], `{"enrollment.enabled":null,"enrollment.key_type":null,"enrollment.http_ca":null}`)
@@ -100,10 +107,12 @@ func testEnrollTokens(t *testing.T, c *cluster) {
 	for _, m := range c.members {
 		adr = append(adr, m.api)
 	}
-	if !slices.Equal(token.Addresses, adr) || token.Version == "" || !strings.HasPrefix(token.Key, x.ID+":") || len(x.Warnings) != 1 {
+	if !slices.Equal(token.Addresses, adr) || token.Version == "" || !strings.HasPrefix(token.Key, x.ID+":") ||
+		len(x.Warnings) != 1 {
 		t.Errorf("the token is %+v, and of it is said %+v", token, x)
 	}
-	if d := time.Until(x.ExpiresAt); x.MaxUses != 1 || x.State != "valid" || x.Scope != "node" || d > 30*time.Minute || d < 29*time.Minute {
+	if d := time.Until(x.ExpiresAt); x.MaxUses != 1 || x.State != "valid" || x.Scope != "node" || d > 30*time.Minute ||
+		d < 29*time.Minute {
 		t.Errorf("by default: %+v", x)
 	}
 	key := apiKeyHeader(token.Key)
@@ -124,7 +133,8 @@ func testEnrollTokens(t *testing.T, c *cluster) {
 	// The same request again is the same enrollment; another one is refused.
 	first := parseEnrolled(t, c, nobody.do(c.members[1], "GET", enrollNode, "", key, "Idempotency-Key: one"))
 	again := parseEnrolled(t, c, nobody.do(c.members[2], "GET", enrollNode+"?human", "", key, "Idempotency-Key: one"))
-	if string(first.TransportKey) != string(again.TransportKey) || string(first.TransportCert) != string(again.TransportCert) {
+	if string(first.TransportKey) != string(again.TransportKey) ||
+		string(first.TransportCert) != string(again.TransportCert) {
 		t.Error("a repeated request was given another certificate")
 	}
 	used := "API key: api key [" + x.ID + "] has already been used"
@@ -156,22 +166,28 @@ func testEnrollTokens(t *testing.T, c *cluster) {
 	for i := range 2 {
 		parseEnrolled(t, c, nobody.do(c.members[i], "GET", enrollNode, "", apiKeyHeader(tokenTwo.Key)))
 	}
-	if now := u.oneEnrollToken(t, c.members[0], two.ID); now.Uses != 2 || now.State != "valid" || now.Name != "rack 7" || now.MaxUses != 3 {
+	if now := u.oneEnrollToken(t, c.members[0], two.ID); now.Uses != 2 || now.State != "valid" || now.Name != "rack 7" ||
+		now.MaxUses != 3 {
 		t.Errorf("twice of three: %+v", now)
 	}
-	u.do(c.members[1], "DELETE", enrollTokens+"/"+two.ID+"?keepEnrollments=true", "").expect(t, "revoke and keep", 200, `{"result":{"message":"Enrollment token revoked","enrollments":0}}`)
+	u.do(c.members[1], "DELETE", enrollTokens+"/"+two.ID+"?keepEnrollments=true", "").expect(t, "revoke and keep", 200,
+		`{"result":{"message":"Enrollment token revoked","enrollments":0}}`)
 	if got := made(two.ID); !slices.Equal(got, []string{"valid", "valid"}) {
 		t.Errorf("kept: %v", got)
 	}
-	if got := why(nobody.do(c.members[2], "GET", enrollNode, "", apiKeyHeader(tokenTwo.Key))); got != "API key: api key ["+two.ID+"] has been invalidated" {
+	if got := why(nobody.do(c.members[2], "GET", enrollNode, "", apiKeyHeader(tokenTwo.Key))); got != "API key: api key ["+
+		two.ID+"] has been invalidated" {
 		t.Errorf("revoked: %s", got)
 	}
-	u.do(c.members[2], "DELETE", enrollTokens+"/"+two.ID, "").expect(t, "revoke all the same", 200, `{"result":{"message":"Enrollment token revoked","enrollments":2}}`)
+	u.do(c.members[2], "DELETE", enrollTokens+"/"+two.ID, "").expect(t, "revoke all the same", 200,
+		`{"result":{"message":"Enrollment token revoked","enrollments":2}}`)
 	if got := made(two.ID); !slices.Equal(got, []string{"revoked", "revoked"}) {
 		t.Errorf("revoked with the token: %v", got)
 	}
-	u.do(c.members[2], "DELETE", enrollTokens+"/nothing", "").expect(t, "revoke an unknown one", 404, `{"error":"Enrollment token not found"}`)
-	u.do(c.members[2], "DELETE", enrollTokens+"/"+two.ID+"?keepEnrollments=x", "").expect(t, "a bad flag", 400, `{"error":"keepEnrollments must be true or false"}`)
+	u.do(c.members[2], "DELETE", enrollTokens+"/nothing", "").expect(t, "revoke an unknown one", 404,
+		`{"error":"Enrollment token not found"}`)
+	u.do(c.members[2], "DELETE", enrollTokens+"/"+two.ID+"?keepEnrollments=x", "").expect(t, "a bad flag", 400,
+		`{"error":"keepEnrollments must be true or false"}`)
 	for body, want := range map[string]string{
 		`[]`:                   `{"error":"the body must be a JSON object"}`,
 		`{"ttlSeconds":0}`:     `{"error":"ttlSeconds must be a whole number between 1 and 31622400"}`,
@@ -185,8 +201,10 @@ func testEnrollTokens(t *testing.T, c *cluster) {
 	}
 	// A token makes no tokens, however much scope enroll it has.
 	three, tokenThree := u.enrollToken(t, c.members[0], `{"maxUses":3}`)
-	for _, r := range [][2]string{{"POST", enrollTokens}, {"GET", enrollTokens}, {"DELETE", enrollTokens + "/" + x.ID}, {"GET", "/api/v1/cluster/enrollments"}} {
-		nobody.do(c.members[1], r[0], r[1], "", apiKeyHeader(tokenThree.Key)).expect(t, r[0]+" "+r[1]+" with a token", 403, ellaForbidden)
+	for _, r := range [][2]string{{"POST", enrollTokens}, {"GET", enrollTokens}, {"DELETE", enrollTokens + "/" + x.ID},
+		{"GET", "/api/v1/cluster/enrollments"}} {
+		nobody.do(c.members[1], r[0], r[1], "", apiKeyHeader(tokenThree.Key)).expect(t, r[0]+" "+r[1]+" with a token", 403,
+			ellaForbidden)
 	}
 	if now := u.oneEnrollToken(t, c.members[0], three.ID); now.Uses != 0 {
 		t.Errorf("its uses rose to %d", now.Uses)
@@ -194,9 +212,11 @@ func testEnrollTokens(t *testing.T, c *cluster) {
 	reader := c.as(t, u.apiToken(t, c.members[0], "reads only", "cluster:read", "cluster:manage").Token)
 	reader.do(c.members[1], "POST", enrollTokens, "").expect(t, "create without scope enroll", 403, ellaForbidden)
 	// A token lives no longer than what has made it.
-	short := get[client.NewAPIToken](t, u, c.members[0], "POST", "/api/v1/api-tokens", `{"name":"short","scopes":["enroll"],"ttlSeconds":60}`)
+	short := get[client.NewAPIToken](t, u, c.members[0], "POST", "/api/v1/api-tokens",
+		`{"name":"short","scopes":["enroll"],"ttlSeconds":60}`)
 	c.secret("an API token", short.Token)
-	if y, _ := c.as(t, short.Token).enrollToken(t, c.members[0], `{"ttlSeconds":3600}`); !y.ExpiresAt.Equal(short.ExpiresAt) {
+	if y, _ := c.as(t, short.Token).enrollToken(t, c.members[0],
+		`{"ttlSeconds":3600}`); !y.ExpiresAt.Equal(short.ExpiresAt) {
 		t.Errorf("made by a token that expires at %v, it expires at %v", short.ExpiresAt, y.ExpiresAt)
 	}
 	a := u.do(c.members[0], "POST", enrollTokens, `{"maxUses":2}`, "Idempotency-Key: twice")
@@ -237,7 +257,9 @@ func testEnrollRace(t *testing.T, c *cluster) {
 // testAPIKeys: keys in the original's form are made, listed and invalidated as its clients do it.
 func testAPIKeys(t *testing.T, c *cluster) {
 	u, nobody := c.admin(t), c.nobody(t)
-	a := u.do(c.members[1], "PUT", apiKeyPath+"?refresh=true", `{"name":"k1","expiration":"1d","metadata":{"rack":7},"role_descriptors":{"r":{"cluster":["manage_security","nonsense"],"indices":[]}}}`)
+	a := u.do(c.members[1], "PUT", apiKeyPath+"?refresh=true",
+		`{"name":"k1","expiration":"1d","metadata":{"rack":7},"role_descriptors":{"r":{"cluster":["manage_security",`+
+			`"nonsense"],"indices":[]}}}`)
 	var k1 createdKey
 	decode(t, a, &k1)
 	c.secret("the secret of an API key", k1.APIKey)
@@ -267,8 +289,10 @@ func testAPIKeys(t *testing.T, c *cluster) {
 		decode(t, u.do(c.members[1], "GET", apiKeyPath+query, ""), &list)
 		return list.APIKeys
 	}
-	if got := find("?id=" + k1.ID); len(got) != 1 || got[0].Name != "k1" || got[0].Username != "admin" || got[0].Invalidated || got[0].Expiration != k1.Expiration ||
-		got[0].Metadata["rack"] != 7.0 || fmt.Sprint(got[0].RoleDescriptors) != "map[r:map[cluster:[manage_security nonsense] indices:[]]]" {
+	if got := find("?id=" + k1.ID); len(got) != 1 || got[0].Name != "k1" || got[0].Username != "admin" ||
+		got[0].Invalidated || got[0].Expiration != k1.Expiration ||
+		got[0].Metadata["rack"] != 7.0 ||
+		fmt.Sprint(got[0].RoleDescriptors) != "map[r:map[cluster:[manage_security nonsense] indices:[]]]" {
 		t.Errorf("by id: %+v", got)
 	}
 	names := func(list []info) (out []string) {
@@ -278,7 +302,8 @@ func testAPIKeys(t *testing.T, c *cluster) {
 		slices.Sort(out)
 		return out
 	}
-	if got := names(find("?name=k*")); !slices.Contains(got, "k1") || !slices.Contains(got, "k2") || slices.Contains(got, "good") {
+	if got := names(find("?name=k*")); !slices.Contains(got, "k1") || !slices.Contains(got, "k2") ||
+		slices.Contains(got, "good") {
 		t.Errorf("by name: %v", got)
 	}
 	if got := names(find("?owner=true&name=k1")); !slices.Equal(got, []string{"k1"}) {
@@ -298,10 +323,13 @@ func testAPIKeys(t *testing.T, c *cluster) {
 		t.Helper()
 		u.do(c.members[2], "DELETE", apiKeyPath, body).expect(t, "invalidate "+body, 200, want)
 	}
-	invalidate(`{"ids":["`+k1.ID+`","nothing"]}`, `{"invalidated_api_keys":["`+k1.ID+`"],"previously_invalidated_api_keys":[],"error_count":0}`)
-	invalidate(`{"id":"`+k1.ID+`"}`, `{"invalidated_api_keys":[],"previously_invalidated_api_keys":["`+k1.ID+`"],"error_count":0}`)
+	invalidate(`{"ids":["`+k1.ID+`","nothing"]}`, `{"invalidated_api_keys":["`+k1.ID+
+		`"],"previously_invalidated_api_keys":[],"error_count":0}`)
+	invalidate(`{"id":"`+k1.ID+`"}`, `{"invalidated_api_keys":[],"previously_invalidated_api_keys":["`+k1.ID+
+		`"],"error_count":0}`)
 	for _, m := range c.members {
-		if got := why(nobody.do(m, "GET", enrollNode, "", k1.header())); got != "API key: api key ["+k1.ID+"] has been invalidated" {
+		if got := why(nobody.do(m, "GET", enrollNode, "", k1.header())); got != "API key: api key ["+k1.ID+
+			"] has been invalidated" {
 			t.Errorf("an invalidated key: %s", got)
 		}
 	}
@@ -311,7 +339,8 @@ func testAPIKeys(t *testing.T, c *cluster) {
 	if got := names(find("?active_only=true&name=k*")); slices.Contains(got, "k1") || !slices.Contains(got, "k2") {
 		t.Errorf("active: %v", got)
 	}
-	invalidate(`{"name":"k2","owner":true}`, `{"invalidated_api_keys":["`+k2.ID+`"],"previously_invalidated_api_keys":[],"error_count":0}`)
+	invalidate(`{"name":"k2","owner":true}`, `{"invalidated_api_keys":["`+k2.ID+
+		`"],"previously_invalidated_api_keys":[],"error_count":0}`)
 	if a := nobody.do(c.members[1], "GET", "/api/v1/cluster/members", "", k2.header()); a.status != 401 {
 		t.Errorf("an invalidated key for the members: %v", a)
 	}
@@ -351,10 +380,14 @@ func testAPIKeyPrivileges(t *testing.T, c *cluster) {
 		{u, `{}`, map[string]int{enrollNode: 200, members: 200, sql: 200}},
 		{u, `{"r":{}}`, map[string]int{enrollNode: 403, enrollKibana: 403, members: 403, "/": 200}},
 		{u, `{"r":{"cluster":["all"]}}`, map[string]int{enrollNode: 200, members: 200, sql: 200}},
-		{u, `{"r":{"cluster":["manage_security"]}}`, map[string]int{enrollNode: 200, enrollKibana: 200, members: 403, sql: 403}},
-		{u, `{"r":{"cluster":["monitor"]}}`, map[string]int{enrollNode: 403, members: 200, sql: 403, "/_cluster/health": 200}},
-		{u, `{"r":{"cluster":["cluster:admin/xpack/security/enroll/kibana"]}}`, map[string]int{enrollNode: 403, enrollKibana: 200}},
-		{u, `{"r":{"cluster":["nonsense"]},"s":{"cluster":["manage_security"]}}`, map[string]int{enrollNode: 200, members: 403}},
+		{u, `{"r":{"cluster":["manage_security"]}}`,
+			map[string]int{enrollNode: 200, enrollKibana: 200, members: 403, sql: 403}},
+		{u, `{"r":{"cluster":["monitor"]}}`,
+			map[string]int{enrollNode: 403, members: 200, sql: 403, "/_cluster/health": 200}},
+		{u, `{"r":{"cluster":["cluster:admin/xpack/security/enroll/kibana"]}}`,
+			map[string]int{enrollNode: 403, enrollKibana: 200}},
+		{u, `{"r":{"cluster":["nonsense"]},"s":{"cluster":["manage_security"]}}`,
+			map[string]int{enrollNode: 200, members: 403}},
 		{u, `{"r":{"cluster":["nonsense"]}}`, map[string]int{enrollNode: 403}},
 		{enroller, `{}`, map[string]int{enrollNode: 200, members: 403}},
 		{enroller, `{"r":{"cluster":["all"]}}`, map[string]int{enrollNode: 200, members: 403, sql: 403}},
@@ -373,16 +406,19 @@ func testAPIKeyPrivileges(t *testing.T, c *cluster) {
 	}
 	key := u.apiKey(t, c.members[0], `{"name":"mother"}`)
 	golden(t, "derived-with-privileges", nobody.do(c.members[1], "POST", apiKeyPath, `{"name":"child"}`, key.header()))
-	if a := nobody.do(c.members[1], "POST", apiKeyPath, `{"name":"child","role_descriptors":{"r":{"cluster":[]}}}`, key.header()); a.status != 200 {
+	if a := nobody.do(c.members[1], "POST", apiKeyPath, `{"name":"child","role_descriptors":{"r":{"cluster":[]}}}`,
+		key.header()); a.status != 200 {
 		t.Errorf("a derived key without privileges: %v", a)
 	}
 	// Others' keys are the manager's business.
 	own := enroller.apiKey(t, c.members[0], `{"name":"own"}`)
 	golden(t, "keys-of-others", enroller.do(c.members[1], "GET", apiKeyPath, ""))
 	golden(t, "invalidate-keys-of-others", enroller.do(c.members[1], "DELETE", apiKeyPath, `{"ids":["`+key.ID+`"]}`))
-	enroller.do(c.members[2], "DELETE", apiKeyPath, `{"ids":["`+own.ID+`","`+key.ID+`"],"owner":true}`).expect(t, "invalidate own", 200,
+	enroller.do(c.members[2], "DELETE", apiKeyPath, `{"ids":["`+own.ID+`","`+key.ID+`"],"owner":true}`).expect(t,
+		"invalidate own", 200,
 		`{"invalidated_api_keys":["`+own.ID+`"],"previously_invalidated_api_keys":[],"error_count":0}`)
-	if a := nobody.do(c.members[1], "GET", apiKeyPath+"?id="+key.ID, "", key.header()); a.status != 200 || !strings.Contains(a.body, `"name":"mother"`) {
+	if a := nobody.do(c.members[1], "GET", apiKeyPath+"?id="+key.ID, "", key.header()); a.status != 200 ||
+		!strings.Contains(a.body, `"name":"mother"`) {
 		t.Errorf("a key about itself: %v", a)
 	}
 	var self struct {
@@ -412,14 +448,17 @@ func testEnrollKibana(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(k.Token.Name, "enroll-process-token-") || string(k.HTTPCA) != string(root[0].Raw) || !strings.HasPrefix(a.body, `{"token":{"name":"enroll-process-token-`) {
+	if !strings.HasPrefix(k.Token.Name, "enroll-process-token-") || string(k.HTTPCA) != string(root[0].Raw) ||
+		!strings.HasPrefix(a.body, `{"token":{"name":"enroll-process-token-`) {
 		t.Errorf("the answer is %s", a.body)
 	}
-	if got := why(nobody.do(c.members[1], "GET", enrollKibana, "", apiKeyHeader(token.Key))); got != "API key: api key ["+x.ID+"] has already been used" {
+	if got := why(nobody.do(c.members[1], "GET", enrollKibana, "", apiKeyHeader(token.Key))); got != "API key: api key ["+
+		x.ID+"] has already been used" {
 		t.Errorf("used again: %s", got)
 	}
 	service := c.as(t, k.Token.Value)
-	for path, want := range map[string]int{"/": 200, "/_cluster/health": 403, enrollNode: 403, enrollKibana: 403, apiKeyPath: 403, "/api/v1/cluster/members": 403, "/v1/operator/raft/configuration": 403} {
+	for path, want := range map[string]int{"/": 200, "/_cluster/health": 403, enrollNode: 403, enrollKibana: 403,
+		apiKeyPath: 403, "/api/v1/cluster/members": 403, "/v1/operator/raft/configuration": 403} {
 		if a := service.do(c.members[1], "GET", path, ""); a.status != want {
 			t.Errorf("the service token for %s: %v, want %d", path, a, want)
 		}
@@ -429,7 +468,8 @@ func testEnrollKibana(t *testing.T, c *cluster) {
 	if last.Kind != "kibana" || last.TokenID != x.ID || last.ServiceTokenID == "" || last.TransportSerial != "" {
 		t.Errorf("the list has %+v", last)
 	}
-	u.do(c.members[1], "DELETE", enrollTokens+"/"+x.ID, "").expect(t, "revoke", 200, `{"result":{"message":"Enrollment token revoked","enrollments":1}}`)
+	u.do(c.members[1], "DELETE", enrollTokens+"/"+x.ID, "").expect(t, "revoke", 200,
+		`{"result":{"message":"Enrollment token revoked","enrollments":1}}`)
 	if a := service.do(c.members[1], "GET", "/", ""); a.status != 401 {
 		t.Errorf("the service token after that: %v", a)
 	}
@@ -441,7 +481,8 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 	out := muster(t, "enroll-token", "create", "--ttl", "1h", "--max-uses", "2", "--name", "from a script", "--data", dir)
 	text := strings.TrimSuffix(out.stdout, "\n")
 	token, err := certs.ParseEnrollToken(text)
-	if out.code != 0 || err != nil || !strings.Contains(out.stderr, "can be used 2 times") || !strings.Contains(out.stderr, "loopback") {
+	if out.code != 0 || err != nil || !strings.Contains(out.stderr, "can be used 2 times") ||
+		!strings.Contains(out.stderr, "loopback") {
 		t.Fatalf("create: %+v, %v", out, err)
 	}
 	c.secret("an enrollment token", text)
@@ -456,7 +497,8 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.TrimPrefix(certs.Fingerprint(conn.ConnectionState().PeerCertificates[1].Raw), "sha256:"); got != token.Fingerprint {
+	if got := strings.TrimPrefix(certs.Fingerprint(conn.ConnectionState().PeerCertificates[1].Raw),
+		"sha256:"); got != token.Fingerprint {
 		t.Errorf("the fingerprint is %s, the token's %s", got, token.Fingerprint)
 	}
 	conn.Close()
@@ -472,7 +514,8 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 	expect(0, "1 of 2", "", "enroll-token", "list")
 	expect(0, id, "", "enrollment", "list", "-o", "json")
 	var list []client.EnrollToken
-	if err := json.Unmarshal([]byte(expect(0, "", "", "enroll-token", "list", "-o", "json").stdout), &list); err != nil || len(list) == 0 {
+	if err := json.Unmarshal([]byte(expect(0, "", "", "enroll-token", "list", "-o", "json").stdout), &list); err != nil ||
+		len(list) == 0 {
 		t.Errorf("list -o json: %v", err)
 	}
 	expect(0, "", "is revoked, and 1 enrollment with it", "enroll-token", "revoke", id)

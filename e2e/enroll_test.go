@@ -75,7 +75,8 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 	for _, m := range c.members {
 		a := u.do(m, "GET", enrollNode, "")
 		e := parseEnrolled(t, c, a)
-		if got := a.header; got.Get("X-Elastic-Product") != "Elasticsearch" || got.Get("Cache-Control") != "no-store" || got.Get("Content-Type") != "application/json" {
+		if got := a.header; got.Get("X-Elastic-Product") != "Elasticsearch" || got.Get("Cache-Control") != "no-store" ||
+			got.Get("Content-Type") != "application/json" {
 			t.Errorf("node %d: the headers are %v", m.n, got)
 		}
 		slices.Sort(e.NodesAddresses)
@@ -85,7 +86,8 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 		if !bytes.Equal(e.HTTPCACert, root[0].Raw) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) {
 			t.Errorf("node %d: the HTTP authority is not the cluster's, or the key not its key", m.n)
 		}
-		if !e.transportCA.IsCA || e.transport.IsCA || !samePublic(e.transportKey, e.transport) || e.transport.CheckSignatureFrom(e.transportCA) != nil {
+		if !e.transportCA.IsCA || e.transport.IsCA || !samePublic(e.transportKey, e.transport) ||
+			e.transport.CheckSignatureFrom(e.transportCA) != nil {
 			t.Errorf("node %d: the transport certificate is not one that the transport authority has signed for the key", m.n)
 		}
 		serial := e.transport.SerialNumber.Text(16)
@@ -99,22 +101,27 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 			continue
 		}
 		x := u.enrollments(t, m)[i]
-		if x.Kind != "node" || x.State != "valid" || x.Remote != u.from.String() || !strings.HasPrefix(x.EnrolledBy, "admin (") || !x.ExpiresAt.Equal(e.transport.NotAfter) {
+		if x.Kind != "node" || x.State != "valid" || x.Remote != u.from.String() ||
+			!strings.HasPrefix(x.EnrolledBy, "admin (") || !x.ExpiresAt.Equal(e.transport.NotAfter) {
 			t.Errorf("node %d: %+v", m.n, x)
 		}
-		if want := fmt.Sprintf("spiffe://%s/enrolled/%s", c.id, x.ID); len(e.transport.URIs) != 1 || e.transport.URIs[0].String() != want {
+		if want := fmt.Sprintf("spiffe://%s/enrolled/%s", c.id, x.ID); len(e.transport.URIs) != 1 ||
+			e.transport.URIs[0].String() != want {
 			t.Errorf("node %d: its identity is %v, want %s", m.n, e.transport.URIs, want)
 		}
 	}
-	a := u.do(c.members[1], "GET", enrollNode+"?filter_path=nodes_addresses", "", "Accept: application/vnd.elasticsearch+json;compatible-with=8")
-	if want := fmt.Sprintf(`{"nodes_addresses":["%s","%s","%s"]}`, raft[0], raft[1], raft[2]); a.status != 200 || a.body != want {
+	a := u.do(c.members[1], "GET", enrollNode+"?filter_path=nodes_addresses", "",
+		"Accept: application/vnd.elasticsearch+json;compatible-with=8")
+	if want := fmt.Sprintf(`{"nodes_addresses":["%s","%s","%s"]}`, raft[0], raft[1], raft[2]); a.status != 200 ||
+		a.body != want {
 		t.Errorf("filtered: %v, want %s", a, want)
 	}
 	if kind := a.header.Get("Content-Type"); kind != "application/vnd.elasticsearch+json;compatible-with=8" {
 		t.Errorf("Content-Type is %s", kind)
 	}
 	a = u.do(c.members[2], "GET", enrollNode+"?pretty=true&human&error_trace=false&format=json&filter_path=nodes_*", "")
-	if want := fmt.Sprintf("{\n  \"nodes_addresses\" : [\n    \"%s\",\n    \"%s\",\n    \"%s\"\n  ]\n}\n", raft[0], raft[1], raft[2]); a.status != 200 || a.body != want {
+	if want := fmt.Sprintf("{\n  \"nodes_addresses\" : [\n    \"%s\",\n    \"%s\",\n    \"%s\"\n  ]\n}\n", raft[0],
+		raft[1], raft[2]); a.status != 200 || a.body != want {
 		t.Errorf("pretty: %v, want %s", a, want)
 	}
 	// The certificate is in the books, under the enrollment that made it, and revoking that revokes it.
@@ -123,16 +130,22 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 	all := u.enrollments(t, c.members[0])
 	last := all[len(all)-1]
 	for range 2 { // twice is no error
-		u.do(c.members[1], "DELETE", "/api/v1/cluster/enrollments/"+last.ID, "").expect(t, "revoke an enrollment", 200, `{"result":{"message":"Enrollment revoked"}}`)
+		u.do(c.members[1], "DELETE", "/api/v1/cluster/enrollments/"+last.ID, "").expect(t, "revoke an enrollment", 200,
+			`{"result":{"message":"Enrollment revoked"}}`)
 	}
-	u.do(c.members[1], "DELETE", "/api/v1/cluster/enrollments/nothing", "").expect(t, "revoke an unknown enrollment", 404, `{"error":"enrollment not found"}`)
-	c.members[2].awaitSQL(t, "SELECT c.kind || ' ' || (c.revoked_at IS NOT NULL) || ' ' || e.id FROM certificates c JOIN enrollments e ON e.transport_serial = c.serial WHERE c.serial = '"+serial+"'",
+	u.do(c.members[1], "DELETE", "/api/v1/cluster/enrollments/nothing", "").expect(t, "revoke an unknown enrollment", 404,
+		`{"error":"enrollment not found"}`)
+	c.members[2].awaitSQL(t,
+		"SELECT c.kind || ' ' || (c.revoked_at IS NOT NULL) || ' ' || e.id FROM certificates c JOIN enrollments e ON "+
+			"e.transport_serial = c.serial WHERE c.serial = '"+serial+"'",
 		"enrolled 1 "+last.ID)
-	c.members[1].awaitSQL(t, "SELECT group_concat(action || ' ' || detail, '; ') FROM audit WHERE object = 'enrollment/"+last.ID+"'",
+	c.members[1].awaitSQL(t, "SELECT group_concat(action || ' ' || detail, '; ') FROM audit WHERE object = 'enrollment/"+
+		last.ID+"'",
 		"enrollment.node certificate "+serial+", the key of the HTTP authority; enrollment.revoke certificate "+serial+
 			", the key of the HTTP authority")
 	// Whoever verifies certificates of enrollments finds it in the list of the transport authority, and only there.
-	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.transportCA, "/.well-known/http.crl": e.httpCA} {
+	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.transportCA,
+		"/.well-known/http.crl": e.httpCA} {
 		a := c.nobody(t).do(c.members[1], "GET", path, "")
 		list, err := x509.ParseRevocationList([]byte(a.body))
 		if err != nil || a.header.Get("Content-Type") != "application/pkix-crl" {
@@ -141,7 +154,9 @@ func testEnrollAnswer(t *testing.T, c *cluster) {
 		if err := list.CheckSignatureFrom(signer); err != nil || time.Until(list.NextUpdate) < 23*time.Hour {
 			t.Errorf("%s: %v, next update %v", path, err, list.NextUpdate)
 		}
-		found := slices.ContainsFunc(list.RevokedCertificateEntries, func(r x509.RevocationListEntry) bool { return r.SerialNumber.Cmp(e.transport.SerialNumber) == 0 })
+		found := slices.ContainsFunc(list.RevokedCertificateEntries, func(r x509.RevocationListEntry) bool {
+			return r.SerialNumber.Cmp(e.transport.SerialNumber) == 0
+		})
 		if found != (signer == e.transportCA) {
 			t.Errorf("%s has it: %v", path, found)
 		}
@@ -188,8 +203,14 @@ func httpLeaf(t *testing.T, e *enrolled, ip string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(ip)}, DNSNames: []string{"localhost", "es-1"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		NotBefore:    time.Now().Add(-time.Minute),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.ParseIP(ip)},
+		DNSNames:     []string{"localhost", "es-1"},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, e.httpCA, key.Public(), e.httpKey)
 	if err != nil {
 		t.Fatal(err)
@@ -207,8 +228,8 @@ func trusting(t *testing.T, m *member) *tls.Config {
 	return &tls.Config{RootCAs: pool}
 }
 
-// testEnrollUse: a node of other software serves HTTPS that the cluster's clients trust, and speaks mutual TLS with others
-// that have enrolled; a member it is not.
+// testEnrollUse: a node of other software serves HTTPS that the cluster's clients trust, and speaks mutual TLS with
+// others that have enrolled; a member it is not.
 func testEnrollUse(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	one := parseEnrolled(t, c, u.do(c.members[1], "GET", enrollNode, ""))
@@ -221,12 +242,15 @@ func testEnrollUse(t *testing.T, c *cluster) {
 
 	transport := x509.NewCertPool()
 	transport.AddCert(one.transportCA)
-	addr = serveAs(t, &tls.Config{Certificates: []tls.Certificate{one.pair()}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: transport})
+	addr = serveAs(t, &tls.Config{Certificates: []tls.Certificate{one.pair()}, ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientCAs: transport})
 	chained := func(s tls.ConnectionState) error { // verification_mode certificate: the chain counts, names do not
-		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: transport, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: transport,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 		return err
 	}
-	if got, err := ask(&tls.Config{Certificates: []tls.Certificate{two.pair()}, InsecureSkipVerify: true, VerifyConnection: chained}, addr); err != nil || got != "hello from 1" {
+	if got, err := ask(&tls.Config{Certificates: []tls.Certificate{two.pair()}, InsecureSkipVerify: true,
+		VerifyConnection: chained}, addr); err != nil || got != "hello from 1" {
 		t.Errorf("mutual TLS between two that have enrolled: %q, %v", got, err)
 	}
 	if got, err := ask(&tls.Config{InsecureSkipVerify: true}, addr); err == nil {
@@ -237,8 +261,13 @@ func testEnrollUse(t *testing.T, c *cluster) {
 	for _, proto := range []string{"h2", "muster-raft/1", "muster-ask/1"} {
 		verdict := func(pair tls.Certificate) error {
 			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 3 * time.Second}, "tcp", c.members[0].raft,
-				&tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}, MinVersion: tls.VersionTLS13, VerifyConnection: chained,
-					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }})
+				&tls.Config{
+					InsecureSkipVerify:   true,
+					NextProtos:           []string{proto},
+					MinVersion:           tls.VersionTLS13,
+					VerifyConnection:     chained,
+					GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+				})
 			if err != nil {
 				return err
 			}
@@ -267,7 +296,8 @@ func testEnrollIntermediate(t *testing.T, c *cluster) {
 	u.set(t, c.members[1], `{"enrollment.http_ca":"intermediate","enrollment.lifetime":"48h","certificates.hosts":"es-1"}`)
 	defer u.set(t, c.members[2], `{"enrollment.http_ca":null,"enrollment.lifetime":null,"certificates.hosts":null}`)
 	e := parseEnrolled(t, c, u.do(c.members[1], "GET", enrollNode, ""))
-	if bytes.Equal(e.HTTPCAKey, root.HTTPCAKey) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) || e.httpCA.CheckSignatureFrom(root.httpCA) != nil {
+	if bytes.Equal(e.HTTPCAKey, root.HTTPCAKey) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) ||
+		e.httpCA.CheckSignatureFrom(root.httpCA) != nil {
 		t.Fatal("http_ca_cert is not an intermediate of its own")
 	}
 	for _, cert := range []*x509.Certificate{e.httpCA, e.transport} {
@@ -276,7 +306,8 @@ func testEnrollIntermediate(t *testing.T, c *cluster) {
 		}
 	}
 	list := u.enrollments(t, c.members[0])
-	if last := list[len(list)-1]; last.HTTPCASerial != e.httpCA.SerialNumber.Text(16) || last.TransportSerial != e.transport.SerialNumber.Text(16) {
+	if last := list[len(list)-1]; last.HTTPCASerial != e.httpCA.SerialNumber.Text(16) ||
+		last.TransportSerial != e.transport.SerialNumber.Text(16) {
 		t.Errorf("the list has %+v", last)
 	}
 	addr := serveAs(t, &tls.Config{Certificates: []tls.Certificate{httpLeaf(t, &e, "127.0.0.1")}})
@@ -306,7 +337,9 @@ func testEnrollTool(t *testing.T, c *cluster) {
 	if !strings.Contains(a.body, "\n  \"status\" : \"green\",\n") || a.status != 200 {
 		t.Errorf("health: %v", a)
 	}
-	a = u.do(m, "POST", apiKeyPath, `{"name":"enrollment_token_API_key_x","expiration":"30m","role_descriptors":{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/node"]}}}`, basic)
+	a = u.do(m, "POST", apiKeyPath,
+		`{"name":"enrollment_token_API_key_x","expiration":"30m",`+
+			`"role_descriptors":{"create_enrollment_token":{"cluster":["cluster:admin/xpack/security/enroll/node"]}}}`, basic)
 	var key createdKey
 	decode(t, a, &key)
 	c.secret("the secret of an API key", key.APIKey)

@@ -29,7 +29,8 @@ func TestLeaderKilled(t *testing.T) {
 		leader.kill()
 		l.awaitMore(t, 30)
 		gap := l.gap(at)
-		t.Logf("round %d: node %d killed, minting through node %d, longest gap %v", round+1, leader.n, follower.n, gap.Round(time.Millisecond))
+		t.Logf("round %d: node %d killed, minting through node %d, longest gap %v", round+1, leader.n, follower.n,
+			gap.Round(time.Millisecond))
 		if gap > 5*time.Second {
 			t.Errorf("no token was minted for %v after the leader was killed", gap)
 		}
@@ -76,7 +77,9 @@ func joinsWhileLeaderDies(t *testing.T, c *cluster) {
 	<-answers
 	places := map[place]int{}
 	for i, a := range first {
-		if a.err != nil || a.status != 200 && (a.status != 503 || !strings.HasPrefix(a.body, `{"error":"service_unavailable","message":"Service unavailable: `) || a.header.Get("Retry-After") == "") {
+		if a.err != nil || a.status != 200 &&
+			(a.status != 503 || !strings.HasPrefix(a.body, `{"error":"service_unavailable","message":"Service unavailable: `) ||
+				a.header.Get("Retry-After") == "") {
 			t.Errorf("join %d while the leader dies: %v", i, a)
 		}
 		var again answer
@@ -143,7 +146,8 @@ func TestNoQuorum(t *testing.T) {
 			a := u.do(survivor, "GET", "/v1/operator/raft/configuration"+query, "")
 			var got, want client.RaftConfiguration
 			_ = json.Unmarshal([]byte(whole.body), &want)
-			if err := json.Unmarshal([]byte(a.body), &got); a.status != 200 || err != nil || len(got.Servers) != 3 || a.late(time.Second) {
+			if err := json.Unmarshal([]byte(a.body), &got); a.status != 200 || err != nil || len(got.Servers) != 3 ||
+				a.late(time.Second) {
 				t.Errorf("%s: %v after %v", query, a, a.took)
 				continue
 			}
@@ -167,7 +171,8 @@ func TestNoQuorum(t *testing.T) {
 			}
 		}
 		// What needs no leader goes on: the member's own replica, the shell, the command line.
-		if a := u.do(survivor, "POST", "/api/v1/sql", `{"query":"SELECT count(*) AS n FROM v_members"}`); a.status != 200 || !strings.Contains(a.body, "[[3]]") {
+		if a := u.do(survivor, "POST", "/api/v1/sql", `{"query":"SELECT count(*) AS n FROM v_members"}`); a.status != 200 ||
+			!strings.Contains(a.body, "[[3]]") {
 			t.Errorf("sql without a quorum: %v", a)
 		}
 		if out := muster(t, "status", "--data", survivor.dir); out.code != 0 || !strings.Contains(out.stdout, c.id) {
@@ -176,7 +181,8 @@ func TestNoQuorum(t *testing.T) {
 		if got := sqlite(t, survivor.db(), "SELECT count(*) FROM v_members"); got != "3" {
 			t.Errorf("the mirror shows %s members", got)
 		}
-		if st := c.nobody(t).do(survivor, "GET", "/api/v1/status", ""); st.status != 200 || st.header.Get("X-Ella-Role") == "Leader" {
+		if st := c.nobody(t).do(survivor, "GET", "/api/v1/status", ""); st.status != 200 ||
+			st.header.Get("X-Ella-Role") == "Leader" {
 			t.Errorf("the status without a quorum: %v", st)
 		}
 		dead[0].start(t) // two of three are enough
@@ -212,7 +218,8 @@ func withoutQuorum(join string) []call {
 	const noLeader = `{"error":"no cluster leader: raft commit timeout"}`
 	const nomadNoLeader = "No cluster leader"
 	const zlayerNoLeader = `{"error":"service_unavailable","message":"Service unavailable: no cluster leader"}`
-	const elasticNoLeader = `{"error":{"root_cause":[{"type":"master_not_discovered_exception","reason":"no cluster leader"}],"type":"master_not_discovered_exception","reason":"no cluster leader"},"status":503}`
+	const elasticNoLeader = `{"error":{"root_cause":[{"type":"master_not_discovered_exception","reason":"no cluster ` +
+		`leader"}],"type":"master_not_discovered_exception","reason":"no cluster leader"},"status":503}`
 	return []call{
 		{"GET", enrollNode, ``, 503, elasticNoLeader},
 		{"POST", apiKeyPath, `{"name":"x"}`, 503, elasticNoLeader},
@@ -234,7 +241,8 @@ func withoutQuorum(join string) []call {
 		{"POST", "/v1/peering/token", `{"PeerName":"x"}`, 500, nomadNoLeader},
 		{"DELETE", "/v1/peering/x", ``, 500, nomadNoLeader},
 		{"GET", "/api/v1/nothing", ``, 404, `{"error":"there is nothing at this path"}`},
-		{"GET", "/v1/operator/raft/configuration?stale=random", ``, 400, "Expect `true` or `false` for `stale` query string parameter"},
+		{"GET", "/v1/operator/raft/configuration?stale=random", ``, 400,
+			"Expect `true` or `false` for `stale` query string parameter"},
 	}
 }
 
@@ -246,7 +254,8 @@ func TestLeaderPaused(t *testing.T) {
 	u := c.admin(t)
 	revoked := u.apiToken(t, c.members[0], "revoked meanwhile", "management")
 	l := newLedger(1000)
-	for _, pause := range []time.Duration{3 * time.Second, 1200 * time.Millisecond, 1200 * time.Millisecond, 3 * time.Second} {
+	for _, pause := range []time.Duration{3 * time.Second, 1200 * time.Millisecond, 1200 * time.Millisecond,
+		3 * time.Second} {
 		old := c.leader(t)
 		others := c.others(old)
 		var stops []func()
@@ -256,14 +265,16 @@ func TestLeaderPaused(t *testing.T) {
 			if m == old { // what it does by itself, without anybody between it and the caller
 				writers = 8
 			}
-			stops = append(stops, run(writers, func() { l.mint(own, m) }), run(1, func() { l.list(own, m); time.Sleep(20 * time.Millisecond) }))
+			stops = append(stops, run(writers, func() { l.mint(own, m) }),
+				run(1, func() { l.list(own, m); time.Sleep(20 * time.Millisecond) }))
 		}
 		l.awaitMore(t, 20)
 		at := now()
 		old.pause()
 		l.awaitMore(t, 20)
 		t.Logf("node %d stopped, longest gap %v", old.n, l.gap(at).Round(time.Millisecond))
-		// Requests that wait at the door of the old leader until it wakes: asked after those mints, so they must know of them.
+		// Requests that wait at the door of the old leader until it wakes: asked after those mints, so they must know of
+		// them.
 		waiting := make(chan answer, 12)
 		for i := range cap(waiting) {
 			own := c.admin(t)
@@ -283,7 +294,8 @@ func TestLeaderPaused(t *testing.T) {
 			}
 		}
 		if revoked.ID != "" {
-			u.do(others[1], "DELETE", "/api/v1/api-tokens/"+revoked.ID, "").expect(t, "revoking meanwhile", 200, `{"result":{"message":"API token revoked"}}`)
+			u.do(others[1], "DELETE", "/api/v1/api-tokens/"+revoked.ID, "").expect(t, "revoking meanwhile", 200,
+				`{"result":{"message":"API token revoked"}}`)
 			revoked.ID = ""
 		}
 		thief := c.as(t, revoked.Token)
@@ -370,7 +382,8 @@ func handOver(t *testing.T, c *cluster, l *ledger) {
 	begin, at := time.Now(), now()
 	took := leader.stop(t)
 	l.awaitMore(t, 20)
-	t.Logf("node %d stopped in %v, longest gap %v", leader.n, took.Round(time.Millisecond), l.gap(at).Round(time.Millisecond))
+	t.Logf("node %d stopped in %v, longest gap %v", leader.n, took.Round(time.Millisecond),
+		l.gap(at).Round(time.Millisecond))
 	for _, stop := range stops {
 		stop()
 	}
@@ -420,8 +433,8 @@ func powerCut(t *testing.T, c *cluster, u *user, l *ledger) {
 	}
 }
 
-// withoutItsKey takes a member's key away and returns the member with it back, stopped: it must not make itself another key and go
-// on with that.
+// withoutItsKey takes a member's key away and returns the member with it back, stopped: it must not make itself another
+// key and go on with that.
 func withoutItsKey(t *testing.T, c *cluster) *member {
 	t.Helper()
 	m := c.others(c.leader(t))[0]

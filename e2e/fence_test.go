@@ -11,11 +11,13 @@ import (
 // asMember presents a member's own certificate on the cluster listener, as its process does, or whoever has its disk.
 func asMember(t *testing.T, m *member, proto string) *tls.Config {
 	t.Helper()
-	leaf, err := tls.LoadX509KeyPair(filepath.Join(m.dir, "tls", "transport.crt"), filepath.Join(m.dir, "tls", "transport.key"))
+	leaf, err := tls.LoadX509KeyPair(filepath.Join(m.dir, "tls", "transport.crt"),
+		filepath.Join(m.dir, "tls", "transport.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{leaf}, NextProtos: []string{proto}, InsecureSkipVerify: true}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{leaf}, NextProtos: []string{proto},
+		InsecureSkipVerify: true}
 }
 
 // TestRemovedMemberReadsNothing: from the answer to its removal on, nobody gives a member anything, whether the replica
@@ -47,12 +49,14 @@ func TestRemovedMemberReadsNothing(t *testing.T) {
 	}
 	gone.pause() // it does not notice
 	t.Cleanup(gone.carryOn)
-	c.admin(t).do(leader, "DELETE", fmt.Sprintf("/api/v1/cluster/members/%d?force=true", gone.n), "").expect(t, "removal", 200,
+	c.admin(t).do(leader, "DELETE", fmt.Sprintf("/api/v1/cluster/members/%d?force=true", gone.n), "").expect(t, "removal",
+		200,
 		`{"result":{"message":"Cluster member removed"}}`)
 	for _, m := range append(rest, leader) {
 		for _, path := range append(paths, "/api/v1/cluster/members") { // the last as it passes on what a client asks
 			a := m.internally(t, gone, "GET", path)
-			if a.err == nil && (a.status != 410 || a.header.Get("X-Muster-Not-Leader") == "") { // which its client does not get to see
+			// which its client does not get to see
+			if a.err == nil && (a.status != 410 || a.header.Get("X-Muster-Not-Leader") == "") {
 				t.Errorf("after the removal node %d answers %s with %d, %v", m.n, path, a.status, a.header)
 			}
 		}

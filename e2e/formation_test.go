@@ -22,7 +22,8 @@ import (
 // TestCluster: what a cluster of three has put on its disks, and says through each member.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	onThree(t, part{"mirrors", testMirrors}, part{"wraps", testWraps}, part{"file modes", testFileModes}, part{"same on every member", testSameEverywhere})
+	onThree(t, part{"mirrors", testMirrors}, part{"wraps", testWraps}, part{"file modes", testFileModes},
+		part{"same on every member", testSameEverywhere})
 }
 
 // part is a test of something on a cluster that it leaves whole.
@@ -55,7 +56,10 @@ func testMirrors(t *testing.T, c *cluster) {
 	leader := c.leader(t)
 	var first string
 	for _, m := range c.members {
-		eventually(t, formed, fmt.Sprintf("node %d has a mirror", m.n), func() error { _, err := os.Stat(m.db()); return err })
+		eventually(t, formed, fmt.Sprintf("node %d has a mirror", m.n), func() error {
+			_, err := os.Stat(m.db())
+			return err
+		})
 		eventually(t, formed, fmt.Sprintf("the mirror of node %d shows three voters", m.n), func() error {
 			got := sqlite(t, m.db(), "SELECT node, name, role, leader, raft_address, api_address, mode, drain FROM v_members")
 			var want []string
@@ -71,7 +75,8 @@ func testMirrors(t *testing.T, c *cluster) {
 			}
 			return nil
 		})
-		if out, err := exec.Command("sqlite3", m.db(), "SELECT count(*) FROM v_members").CombinedOutput(); err != nil || string(out) != "3\n" {
+		if out, err := exec.Command("sqlite3", m.db(), "SELECT count(*) FROM v_members").CombinedOutput(); err != nil ||
+			string(out) != "3\n" {
 			t.Errorf("sqlite3 without -readonly: %v: %s", err, out)
 		}
 		all := sqlite(t, m.db(), "SELECT * FROM v_members")
@@ -86,7 +91,8 @@ func testMirrors(t *testing.T, c *cluster) {
 				"v_audit,v_authorities,v_backups,v_certificates,v_enrollments,v_keys,v_members,v_peerings,v_tokens,v_workloads"},
 			{"SELECT generation, state, holders, held_by FROM v_keys", "1|active|3|1 2 3"},
 			{"SELECT count(*) FROM v_peerings", "0"},
-			{"SELECT kind, bound_to, used, state FROM v_tokens WHERE kind = 'join' ORDER BY bound_to", "join|node 2|1 of 1|used\njoin|node 3|1 of 1|used"},
+			{"SELECT kind, bound_to, used, state FROM v_tokens WHERE kind = 'join' ORDER BY bound_to",
+				"join|node 2|1 of 1|used\njoin|node 3|1 of 1|used"},
 			{"PRAGMA integrity_check", "ok"},
 			{"PRAGMA foreign_key_check", ""},
 			{"SELECT id FROM cluster", c.id},
@@ -104,7 +110,8 @@ func testMirrors(t *testing.T, c *cluster) {
 // dek opens a member's wrap with the age program, as an operator would by hand.
 func (m *member) dek(t *testing.T) certs.DEK {
 	t.Helper()
-	wrap, err := hex.DecodeString(sqlite(t, m.db(), fmt.Sprintf("SELECT hex(wrap) FROM dek_wraps WHERE generation = 1 AND raft_node_id = %d", m.n)))
+	wrap, err := hex.DecodeString(sqlite(t, m.db(),
+		fmt.Sprintf("SELECT hex(wrap) FROM dek_wraps WHERE generation = 1 AND raft_node_id = %d", m.n)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +147,8 @@ func testWraps(t *testing.T, c *cluster) {
 // testFileModes: what is secret is its owner's only, and so is the directory.
 func testFileModes(t *testing.T, c *cluster) {
 	for _, m := range c.members {
-		want := map[string]fs.FileMode{".": fs.ModeDir | 0o700, "node.key": 0o600, "muster.db": 0o600, "tls": fs.ModeDir | 0o700,
+		want := map[string]fs.FileMode{".": fs.ModeDir | 0o700, "node.key": 0o600, "muster.db": 0o600,
+			"tls":          fs.ModeDir | 0o700,
 			"tls/http.key": 0o600, "tls/transport.key": 0o600}
 		if m.n == 1 {
 			want["admin.token"] = 0o600
@@ -182,27 +190,32 @@ func testSameEverywhere(t *testing.T, c *cluster) {
 		}
 		st := m.status(t)
 		if !st.Ready || !st.Initialized || st.Cluster.NodeID != uint64(m.n) || st.Cluster.IsLeader != (m == leader) ||
-			st.Cluster.LeaderNodeID != uint64(leader.n) || st.Cluster.LeaderAPIAddress != "https://"+leader.api || st.Cluster.ClusterID != c.id {
+			st.Cluster.LeaderNodeID != uint64(leader.n) || st.Cluster.LeaderAPIAddress != "https://"+leader.api ||
+			st.Cluster.ClusterID != c.id {
 			t.Errorf("the status of node %d: %+v %+v", m.n, st, *st.Cluster)
 		}
 	}
 	// The golden order of the documented fields, with this cluster's own values.
 	one := u.members(t, leader)[0]
-	prefix := fmt.Sprintf(`{"result":[{"nodeId":1,"raftAddress":"%s","apiAddress":"https://%s","binaryVersion":"%s","suffrage":"voter","isLeader":%v,"drainState":"active","id":"%s","name":"node-1",`,
+	prefix := fmt.Sprintf(`{"result":[{"nodeId":1,"raftAddress":"%s","apiAddress":"https://%s","binaryVersion":"%s",`+
+		`"suffrage":"voter","isLeader":%v,"drainState":"active","id":"%s","name":"node-1",`,
 		c.members[0].raft, c.members[0].api, one.BinaryVersion, leader.n == 1, one.ID)
 	if !strings.HasPrefix(members.body, prefix) {
 		t.Errorf("the list of members is\n%s\nand should begin with\n%s", members.body, prefix)
 	}
-	for name, value := range map[string]string{"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
-		"Cache-Control": "no-store", "Strict-Transport-Security": "max-age=63072000; includeSubDomains"} {
+	for name, value := range map[string]string{"Content-Type": "application/json", "X-Content-Type-Options": "nosniff",
+		"X-Frame-Options": "DENY",
+		"Cache-Control":   "no-store", "Strict-Transport-Security": "max-age=63072000; includeSubDomains"} {
 		if got := members.header.Get(name); got != value {
 			t.Errorf("header %s is %q, want %q", name, got, value)
 		}
 	}
-	rest := regexp.MustCompile(`,"LastIndex":\d+,"ProtocolVersion":"3"`).ReplaceAllString(raft.body, "") // for Consul's clients
+	// for Consul's clients
+	rest := regexp.MustCompile(`,"LastIndex":\d+,"ProtocolVersion":"3"`).ReplaceAllString(raft.body, "")
 	// the servers are in the order of the Raft configuration
 	for _, x := range u.members(t, leader) {
-		one := fmt.Sprintf(`{"Address":"%s","ID":"%s","Leader":%v,"Node":"%s.global","RaftProtocol":"3","Voter":true}`, x.RaftAddress, x.ID, x.IsLeader, x.Name)
+		one := fmt.Sprintf(`{"Address":"%s","ID":"%s","Leader":%v,"Node":"%s.global","RaftProtocol":"3","Voter":true}`,
+			x.RaftAddress, x.ID, x.IsLeader, x.Name)
 		if strings.Count(rest, one) != 1 {
 			t.Errorf("the raft configuration is\n%s\nwithout\n%s", raft.body, one)
 		}
@@ -246,7 +259,8 @@ func needles(t *testing.T, c *cluster) map[string]string {
 		return plain
 	}
 	for _, kind := range []certs.Kind{certs.HTTP, certs.Transport} {
-		pem := open(store.AuthoritySecret(kind, 1), fmt.Sprintf("SELECT hex(sealed_key) FROM authorities WHERE kind = '%v'", kind))
+		pem := open(store.AuthoritySecret(kind, 1),
+			fmt.Sprintf("SELECT hex(sealed_key) FROM authorities WHERE kind = '%v'", kind))
 		key, err := certs.ParseKey(pem)
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// TestDiskNotMounted: a founder whose disk is not mounted at its next start founds no second cluster, because the mark outside
-// of the directory says who the machine is. With the disk it is the member that it was; without the mark it may begin.
+// TestDiskNotMounted: a founder whose disk is not mounted at its next start founds no second cluster, because the mark
+// outside of the directory says who the machine is. With the disk it is the member that it was; without the mark it may
+// begin.
 func TestDiskNotMounted(t *testing.T) {
 	t.Parallel()
 	c := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
@@ -54,8 +55,8 @@ func TestDiskNotMounted(t *testing.T) {
 	}
 }
 
-// TestLimitsOfTheProcess: a umask that takes the owner's own rights away is not followed, and limits with which no member can
-// begin are said in a sentence before anything is made.
+// TestLimitsOfTheProcess: a umask that takes the owner's own rights away is not followed, and limits with which no
+// member can begin are said in a sentence before anything is made.
 func TestLimitsOfTheProcess(t *testing.T) {
 	t.Parallel()
 	c := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
@@ -73,7 +74,8 @@ func TestLimitsOfTheProcess(t *testing.T) {
 	}
 	dir := filepath.Join(c.root, "other")
 	few := command{wrap: []string{"/bin/sh", "-c", `ulimit -n 40; exec "$0" "$@"`}}
-	refusal(t, "40 open files", dir, "this process may open 40 files, and a member needs at least 64", few, listenFlags()...)
+	refusal(t, "40 open files", dir, "this process may open 40 files, and a member needs at least 64", few,
+		listenFlags()...)
 	full := filepath.Join(c.root, "small")
 	if err := os.Mkdir(full, 0o700); err != nil {
 		t.Fatal(err)
@@ -82,5 +84,6 @@ func TestLimitsOfTheProcess(t *testing.T) {
 		t.Skipf("this machine cannot mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { unmount(t, full) })
-	refusal(t, "a disk of 1 MiB", full, fmt.Sprintf("there is no space left for the data directory %s", full), command{}, listenFlags()...)
+	refusal(t, "a disk of 1 MiB", full, fmt.Sprintf("there is no space left for the data directory %s", full), command{},
+		listenFlags()...)
 }

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	})
 	code := judged(m.Run)
 	if lines, compared := undescribed(); len(lines) > 0 {
-		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared, strings.Join(lines, "\n"))
+		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared,
+			strings.Join(lines, "\n"))
 		code = 1
 	}
 	processes.Exit(code)
@@ -84,7 +85,8 @@ func (p *process) signal(s syscall.Signal) { p.Signal(s) }
 func (p *process) kill()                   { p.Kill() }
 func (p *process) running() bool           { return p.Running() }
 
-// exit waits for the process to end by itself; an error when it takes longer than limit, what the machine has lost not counted.
+// exit waits for the process to end by itself; an error when it takes longer than limit, what the machine has lost not
+// counted.
 func (p *process) exit(limit time.Duration) (int, error) {
 	for begin, more := time.Now(), limit; ; {
 		code, err := p.Exit(more)
@@ -152,7 +154,8 @@ func eventually(t *testing.T, limit time.Duration, what string, try func() error
 	}
 }
 
-// within repeats try until it succeeds or the time is up, what the machine has lost not counted; it returns the last error.
+// within repeats try until it succeeds or the time is up, what the machine has lost not counted; it returns the last
+// error.
 func within(limit time.Duration, try func() error) error {
 	for begin, more := time.Now(), limit; ; {
 		err := await.Within(more, try)
@@ -163,8 +166,8 @@ func within(limit time.Duration, try func() error) error {
 	}
 }
 
-// ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free. Each
-// run of the tests has a range to itself, for as long as it holds the first port of it.
+// ports lie below those that the kernel gives to outgoing connections: a member that was killed finds its own free.
+// Each run of the tests has a range to itself, for as long as it holds the first port of it.
 var ports = sync.OnceValue(func() *portRange {
 	const first, size, ranges = 20000, 1200, 10
 	for i := range ranges {

@@ -37,7 +37,8 @@ type attacker struct {
 }
 
 func (a *attacker) dial(proto string) net.Conn {
-	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", a.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", a.addr,
+		&tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
 	if err != nil {
 		return nil // there is no room for it, as it should be
 	}
@@ -83,7 +84,8 @@ func (a *attacker) say(text string) {
 // h2frame is one frame of HTTP/2 (RFC 9113, section 4.1).
 func h2frame(kind, flags byte, stream uint32, payload []byte) []byte {
 	n := len(payload)
-	head := []byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream)}
+	head := []byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, byte(stream >> 24), byte(stream >> 16),
+		byte(stream >> 8), byte(stream)}
 	return append(head, payload...)
 }
 
@@ -109,7 +111,8 @@ func (a *attacker) windowless(path string, streams int) {
 	_, _ = c.Write(out)
 }
 
-// frames floods an HTTP/2 connection with frames that are no requests, or with requests that it gives up, until it is ended.
+// frames floods an HTTP/2 connection with frames that are no requests, or with requests that it gives up, until it is
+// ended.
 func (a *attacker) frames(kind int) {
 	c := a.dial("h2")
 	if c == nil {
@@ -127,7 +130,8 @@ func (a *attacker) frames(kind int) {
 		case 2:
 			out = append(out, h2frame(window, 0, 0, []byte{0, 0, 0, 1})...)
 		default: // :method GET, :scheme https, :path /, all indexed (RFC 7541, appendix A)
-			out = append(append(out, h2frame(headers, endOfAll, id, []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'})...), h2frame(reset, 0, id, []byte{0, 0, 0, 8})...)
+			out = append(append(out, h2frame(headers, endOfAll, id, []byte{0x82, 0x87, 0x84, 0x41, 1, 'x'})...),
+				h2frame(reset, 0, id, []byte{0, 0, 0, 8})...)
 		}
 	}
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -161,29 +165,34 @@ func TestHostileClients(t *testing.T) {
 		}},
 		{"paths", func(a *attacker) {
 			crowd(50, func(int) {
-				a.say("GET /?filter_path=" + strings.Repeat("**.", 2000) + "x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n")
+				a.say("GET /?filter_path=" + strings.Repeat("**.", 2000) +
+					"x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n")
 			})
 		}},
 		{"windows", func(a *attacker) { crowd(40, func(int) { a.windowless("/api/v1/openapi.yaml", 250) }) }},
 		{"windows of all that is open", func(a *attacker) {
-			open := []string{"/metrics", "/.well-known/http.crl", "/.well-known/transport.crl", "/.well-known/jwks.json", "/ui/", "/ui/app.js", "/api/v1/status"}
+			open := []string{"/metrics", "/.well-known/http.crl", "/.well-known/transport.crl", "/.well-known/jwks.json", "/ui/",
+				"/ui/app.js", "/api/v1/status"}
 			crowd(10*len(open), func(i int) { a.windowless(open[i%len(open)], 100) })
 		}},
 		{"bodies of a key without scopes", func(a *attacker) {
 			part := strings.Repeat("x", 990_000)
 			crowd(300, func(int) {
-				a.say("POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: " + nothing + "\r\nContent-Length: 1000000\r\n\r\n" + part)
+				a.say("POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: " + nothing +
+					"\r\nContent-Length: 1000000\r\n\r\n" + part)
 			})
 		}},
 		{"joins of many values", func(a *attacker) {
 			body := `{"gpus":[` + strings.TrimSuffix(strings.Repeat("{},", 330_000), ",") + "]}"
 			crowd(60, func(int) {
-				a.say(fmt.Sprintf("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+				a.say(fmt.Sprintf("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: "+
+					"application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 			})
 		}},
 		{"half-sent", func(a *attacker) {
 			crowd(2000, func(int) {
-				a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 1000))
+				a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
+					"100000\r\n\r\n" + strings.Repeat("x", 1000))
 			})
 		}},
 		{"blocking", func(a *attacker) {
@@ -214,7 +223,8 @@ func TestHostileClients(t *testing.T) {
 	crowd(1600, func(i int) {
 		switch {
 		case i < 1000:
-			a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+			a.say("POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " +
+				"100\r\n\r\n{")
 		case i < 1500:
 			a.dial("h2")
 		default:
@@ -226,8 +236,8 @@ func TestHostileClients(t *testing.T) {
 	t.Logf("served after %v", time.Since(begin).Round(time.Millisecond))
 }
 
-// What comes to the cluster listener before anybody has shown who it is takes little memory, whatever protocol it is for
-// and however long its messages say they are, and does not keep members from each other.
+// What comes to the cluster listener before anybody has shown who it is takes little memory, whatever protocol it is
+// for and however long its messages say they are, and does not keep members from each other.
 func TestHostileClusterConnections(t *testing.T) {
 	c := newCluster(t, 3)
 	m := c.leader(t)
@@ -236,10 +246,12 @@ func TestHostileClusterConnections(t *testing.T) {
 	}
 	open := `{"open":{"peerId":"x","secret":"y"}}`
 	payloads := []string{
-		message(1<<20, strings.Repeat("x", 1<<20)), message(1<<31, strings.Repeat("x", 64<<10)), message(4096, open[:20]+strings.Repeat("x", 4000)),
+		message(1<<20, strings.Repeat("x", 1<<20)), message(1<<31, strings.Repeat("x", 64<<10)),
+		message(4096, open[:20]+strings.Repeat("x", 4000)),
 		message(len(open), open), strings.Repeat(message(16, `{"heartbeat":{}}`), 4000), "", strings.Repeat("\x00", 1<<20),
 	}
-	for _, proto := range []string{"muster-peer/1", "muster-peer-relay/1", "muster-raft/1", "muster-ask/1", "muster-calls/1", "h2", "http/1.1"} {
+	for _, proto := range []string{"muster-peer/1", "muster-peer-relay/1", "muster-raft/1", "muster-ask/1",
+		"muster-calls/1", "h2", "http/1.1"} {
 		a := &attacker{addr: m.raft}
 		before := m.rss(t)
 		crowd(len(payloads)*60, func(i int) {

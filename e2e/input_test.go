@@ -72,7 +72,8 @@ func testPathsAndMethods(t *testing.T, c *cluster) {
 	}{
 		{"GET", "/_security", 400, `{"error":"no handler found for uri [/_security] and method [GET]"}`, ""},
 		{"GET", "/_nothing?x", 400, `{"error":"no handler found for uri [/_nothing?x] and method [GET]"}`, ""},
-		{"POST", "/", 405, `{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`, "GET"},
+		{"POST", "/", 405,
+			`{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`, "GET"},
 		{"GET", "/api/v1/nothing", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"GET", "/api/v1/cluster", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"GET", "/api/v1/cluster/members//", 404, `{"error":"there is nothing at this path"}`, ""},
@@ -81,7 +82,8 @@ func testPathsAndMethods(t *testing.T, c *cluster) {
 		{"GET", "/API/V1/STATUS", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"GET", "/internal/probe", 404, `{"error":"there is nothing at this path"}`, ""},
 		{"DELETE", "/api/v1/cluster/join-tokens/a/b", 404, `{"error":"there is nothing at this path"}`, ""},
-		{"POST", "/api/v1/cluster/join/x", 404, `{"error":"not_found","message":"Not found: there is nothing at this path"}`, ""},
+		{"POST", "/api/v1/cluster/join/x", 404, `{"error":"not_found","message":"Not found: there is nothing at this path"}`,
+			""},
 		{"GET", "/v1/nothing", 404, "*", ""},
 		{"GET", "/v1/operator/raft/nothing", 404, "*", ""},
 		{"POST", "/api/v1/status", 405, `{"error":"the method POST is not allowed here"}`, "GET"},
@@ -90,7 +92,8 @@ func testPathsAndMethods(t *testing.T, c *cluster) {
 		{"GET", "/api/v1/cluster/pki/join-tokens", 405, `{"error":"the method GET is not allowed here"}`, "POST"},
 		{"PATCH", "/api/v1/api-tokens", 405, `{"error":"the method PATCH is not allowed here"}`, "POST"},
 		{"GET", "/api/v1/sql", 405, `{"error":"the method GET is not allowed here"}`, "POST"},
-		{"GET", "/api/v1/cluster/join", 405, `{"error":"method_not_allowed","message":"Method not allowed: the method GET is not allowed here"}`, "POST"},
+		{"GET", "/api/v1/cluster/join", 405,
+			`{"error":"method_not_allowed","message":"Method not allowed: the method GET is not allowed here"}`, "POST"},
 		{"POST", "/v1/operator/raft/configuration", 405, "*", "GET"},
 		{"DELETE", "/v1/operator/raft/configuration", 405, "*", "GET"},
 		{"PUT", "/v1/operator/raft/configuration", 405, "*", "GET"},
@@ -104,7 +107,8 @@ func testPathsAndMethods(t *testing.T, c *cluster) {
 				if kind := got.header.Get("Content-Type"); kind != "application/json" {
 					t.Errorf("%s: Content-Type %q", what, kind)
 				}
-			} else if kind := got.header.Get("Content-Type"); got.status != x.status || kind != "" && !strings.HasPrefix(kind, "text/plain") || strings.HasPrefix(got.body, "{") {
+			} else if kind := got.header.Get("Content-Type"); got.status != x.status || kind != "" &&
+				!strings.HasPrefix(kind, "text/plain") || strings.HasPrefix(got.body, "{") {
 				t.Errorf("%s: %v (%s), want %d in plain text", what, got, kind, x.status)
 			}
 			if x.allow != "" && !strings.Contains(strings.Join(got.header.Values("Allow"), ","), x.allow) {
@@ -137,7 +141,8 @@ func testQueries(t *testing.T, c *cluster) {
 		}
 	}
 	u := c.admin(t)
-	for _, query := range []string{"stale", "stale=", "stale=true", "stale=1", "stale=t", "stale=false", "region=", "region=global", "namespace=x",
+	for _, query := range []string{"stale", "stale=", "stale=true", "stale=1", "stale=t", "stale=false", "region=",
+		"region=global", "namespace=x",
 		"index=0&wait=10ms", "per_page=5&next_token=x&reverse=true&prefix=a&filter=b", "pretty=0"} {
 		for _, m := range c.members {
 			if a := u.do(m, "GET", path+"?"+query, ""); a.status != 200 || !strings.HasPrefix(a.body, `{"Index":`) {
@@ -146,7 +151,8 @@ func testQueries(t *testing.T, c *cluster) {
 		}
 	}
 	for _, query := range []string{"pretty", "pretty=", "pretty=1", "pretty=false"} {
-		if a := u.do(c.members[0], "GET", path+"?"+query, ""); !strings.HasPrefix(a.body, "{\n    \"Index\": ") || !strings.HasSuffix(a.body, "}\n") {
+		if a := u.do(c.members[0], "GET", path+"?"+query, ""); !strings.HasPrefix(a.body, "{\n    \"Index\": ") ||
+			!strings.HasSuffix(a.body, "}\n") {
 			t.Errorf("?%s: %v", query, a)
 		}
 	}
@@ -167,7 +173,8 @@ func (a answer) envelope(t *testing.T, what, family string) string {
 	var e struct{ Error, Message string }
 	decoder := json.NewDecoder(strings.NewReader(a.body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&e); a.err != nil || err != nil || e.Error == "" || (e.Message != "") != (family == "zlayer") {
+	if err := decoder.Decode(&e); a.err != nil || err != nil || e.Error == "" ||
+		(e.Message != "") != (family == "zlayer") {
 		t.Errorf("%s: %v is not an error of the %s family", what, a, family)
 	}
 	for _, bad := range []string{"/tmp", "SELECT", "sqlite", "goroutine", "json:", "unmarshal", "strconv", ".go:"} {
@@ -184,9 +191,12 @@ func (a answer) envelope(t *testing.T, what, family string) string {
 // testBodies: bodies that are no JSON object.
 func testBodies(t *testing.T, c *cluster) {
 	bodies := map[string]string{
-		"nothing": "", "blanks": " \n\t ", "a brace": "{", "half an object": `{"nodeID":`, "a word": "hello", "a number": "1", "a string": `"x"`,
-		"null": "null", "an array": "[]", "an array of objects": `[{"nodeID":5}]`, "broken UTF-8": "\xff\xfe{}", "a NUL": "\x00",
-		"single quotes": `{'nodeID':5}`, "a comment": `{/* */}`, "a very deep one": strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000),
+		"nothing": "", "blanks": " \n\t ", "a brace": "{", "half an object": `{"nodeID":`, "a word": "hello", "a number": "1",
+		"a string": `"x"`,
+		"null":     "null", "an array": "[]", "an array of objects": `[{"nodeID":5}]`, "broken UTF-8": "\xff\xfe{}",
+		"a NUL":         "\x00",
+		"single quotes": `{'nodeID':5}`, "a comment": `{/* */}`, "a very deep one": strings.Repeat(`{"a":`, 20_000) + "1" +
+			strings.Repeat("}", 20_000),
 		"XML": "<nodeID>5</nodeID>", "a form": "nodeID=5&ttlSeconds=300", "a lone surrogate key": `{"\ud800":`,
 	}
 	unchanged(t, c, func(u *user) {
@@ -200,7 +210,8 @@ func testBodies(t *testing.T, c *cluster) {
 						continue
 					}
 					a.envelope(t, what, x.family)
-					if strings.HasSuffix(x.path, "/pki/join-tokens") && name != "a very deep one" && a.body != `{"error":"decode body: the body must be a JSON object"}` {
+					if strings.HasSuffix(x.path, "/pki/join-tokens") && name != "a very deep one" &&
+						a.body != `{"error":"decode body: the body must be a JSON object"}` {
 						t.Errorf("%s: %v, want the documented `decode body` and why", what, a)
 					}
 				}
@@ -242,7 +253,8 @@ func testTooLarge(t *testing.T, c *cluster) {
 			}
 		}
 		// Just below the limit it is the content that counts.
-		a := u.do(c.members[0], "POST", "/api/v1/api-tokens", `{"name":"`+strings.Repeat("x", 1<<20-100)+`","scopes":["enroll"]}`)
+		a := u.do(c.members[0], "POST", "/api/v1/api-tokens", `{"name":"`+strings.Repeat("x", 1<<20-100)+
+			`","scopes":["enroll"]}`)
 		a.expect(t, "a name of nearly 1 MiB", 400, `{"error":"name must be a string of 1 to 64 bytes"}`)
 	})
 }
@@ -278,16 +290,23 @@ func testRawRequests(t *testing.T, c *cluster) {
 		{"a NUL in a header", "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nX-Nomad-Token: a\x00b\r\n\r\n", "400"},
 		{"a negative length", "POST /api/v1/sql HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "400"},
 		{"two lengths", "POST /api/v1/sql HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "400"},
-		{"a bad chunk", "POST /api/v1/cluster/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
+		{"a bad chunk",
+			"POST /api/v1/cluster/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: " +
+				"chunked\r\n\r\nzz\r\n", "400"},
 		{"an unknown transfer encoding", "POST /api/v1/sql HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501"},
-		{"huge headers", "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nX-Large: " + strings.Repeat("a", 200_000) + "\r\n\r\n", "431"},
+		{"huge headers", "GET /api/v1/status HTTP/1.1\r\nHost: a\r\nX-Large: " + strings.Repeat("a", 200_000) + "\r\n\r\n",
+			"431"},
 		{"a path that does not decode", "GET /api/v1/%zz HTTP/1.1\r\nHost: a\r\n\r\n", "400"},
 		{"HTTP/0.9", "GET /api/v1/status\r\n\r\n", "400"},
 		{"HTTP/1.0", "GET /api/v1/status HTTP/1.0\r\n\r\n", "200"},
-		{"an absolute path", "GET https://elsewhere/api/v1/status HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n", "200"},
-		{"a body that ends early", "POST /api/v1/cluster/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{}", ""},
+		{"an absolute path", "GET https://elsewhere/api/v1/status HTTP/1.1\r\nHost: elsewhere\r\nConnection: close\r\n\r\n",
+			"200"},
+		{"a body that ends early",
+			"POST /api/v1/cluster/join HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: " +
+				"10\r\nConnection: close\r\n\r\n{}", ""},
 	} {
-		conn, err := tls.Dial("tcp", m.api, &tls.Config{RootCAs: pool(t, m.read(t, "ca.crt")), NextProtos: []string{"http/1.1"}})
+		conn, err := tls.Dial("tcp", m.api,
+			&tls.Config{RootCAs: pool(t, m.read(t, "ca.crt")), NextProtos: []string{"http/1.1"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,8 @@ import (
 	"muster/client"
 )
 
-// killAt starts a member and kills it in the moment in which one of its files appears; it reports whether it came so far.
+// killAt starts a member and kills it in the moment in which one of its files appears; it reports whether it came so
+// far.
 func (m *member) killAt(t *testing.T, file string) {
 	t.Helper()
 	m.start(t)
@@ -36,8 +37,8 @@ func (m *member) killAt(t *testing.T, file string) {
 	m.kill()
 }
 
-// TestStoppedWhileStarting: SIGTERM ends a member in order also while it founds a cluster or joins one, and the same command
-// gets there afterwards.
+// TestStoppedWhileStarting: SIGTERM ends a member in order also while it founds a cluster or joins one, and the same
+// command gets there afterwards.
 func TestStoppedWhileStarting(t *testing.T) {
 	t.Parallel()
 	clusters <- struct{}{}
@@ -75,8 +76,8 @@ func TestStoppedWhileStarting(t *testing.T) {
 	}
 }
 
-// TestInterruptedStarts: machines that lose power while they found or join a cluster, over and over, a little later each
-// time. The same command gets there in the end, with one identity and no trace of the failed starts.
+// TestInterruptedStarts: machines that lose power while they found or join a cluster, over and over, a little later
+// each time. The same command gets there in the end, with one identity and no trace of the failed starts.
 func TestInterruptedStarts(t *testing.T) {
 	t.Parallel()
 	clusters <- struct{}{}
@@ -84,7 +85,8 @@ func TestInterruptedStarts(t *testing.T) {
 	c := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
 	t.Cleanup(c.end)
 	founder := c.add()
-	for _, file := range []string{"lock", "node.key", "tls/http.crt", "tls/transport.crt", "admin.token", "founding.json", "node.json", "raft", "raft/metadata1", "leader.db", "muster.db"} {
+	for _, file := range []string{"lock", "node.key", "tls/http.crt", "tls/transport.crt", "admin.token", "founding.json",
+		"node.json", "raft", "raft/metadata1", "leader.db", "muster.db"} {
 		founder.killAt(t, file)
 	}
 	founder.start(t)
@@ -99,7 +101,8 @@ func TestInterruptedStarts(t *testing.T) {
 	token := u.create(t, founder, `{}`)
 	joiner.args = append(joiner.args, "--join", token.Token)
 	identity := ""
-	for _, file := range []string{"lock", "node.key", "tls/http.key", "tls/transport.key", "tls/http.crt", "ca.crt", "tls/transport.crt", "node.json", "raft", "raft/metadata1", "muster.db"} {
+	for _, file := range []string{"lock", "node.key", "tls/http.key", "tls/transport.key", "tls/http.crt", "ca.crt",
+		"tls/transport.crt", "node.json", "raft", "raft/metadata1", "muster.db"} {
 		joiner.killAt(t, file)
 		if now := joiner.identity(); identity != "" && now != identity {
 			t.Errorf("killed at %s: the joiner was %s and is %s", file, identity, now)
@@ -310,6 +313,7 @@ func TestAnswerLost(t *testing.T) {
 	third, _, id := interrupted()
 	revoked := u.create(t, founder, `{}`)
 	u.do(founder, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "")
-	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked", command{}, append(listenFlags(), "--join", revoked.Token)...)
+	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked",
+		command{}, append(listenFlags(), "--join", revoked.Token)...)
 	completed(third, id)
 }

@@ -54,7 +54,8 @@ func testJoinAnswer(t *testing.T, c *cluster) {
 	if err := json.Unmarshal([]byte(first.body), &got); first.status != 200 || err != nil {
 		t.Fatalf("join: %v", first)
 	}
-	order := []string{"node_id", "raft_node_id", "overlay_ip", "slice_cidr", "peers", "role", "wrapped_dek", "dek_generation", "join_secret"}
+	order := []string{"node_id", "raft_node_id", "overlay_ip", "slice_cidr", "peers", "role", "wrapped_dek",
+		"dek_generation", "join_secret"}
 	at := 0
 	for _, name := range order {
 		i := strings.Index(first.body[at:], `"`+name+`":`)
@@ -67,7 +68,8 @@ func testJoinAnswer(t *testing.T, c *cluster) {
 			at = strings.Index(first.body, `],"role":`)
 		}
 	}
-	if strings.Contains(first.body, "null") || len(got.WrappedDEK) != 80 || got.DEKGeneration != 1 || got.Role != "learner" || len(got.JoinSecret) != 64 || got.RaftNodeID < 2 {
+	if strings.Contains(first.body, "null") || len(got.WrappedDEK) != 80 || got.DEKGeneration != 1 ||
+		got.Role != "learner" || len(got.JoinSecret) != 64 || got.RaftNodeID < 2 {
 		t.Errorf("the answer is %s", first.body)
 	}
 	c.secret("the join secret", got.JoinSecret)
@@ -91,7 +93,8 @@ func testJoinAnswer(t *testing.T, c *cluster) {
 	for _, m := range c.members { // whatever is asked again gets the same identity and uses nothing up
 		var again client.JoinResponse
 		a := u.do(m, "POST", "/api/v1/cluster/join", body)
-		if err := json.Unmarshal([]byte(a.body), &again); err != nil || again.NodeID != got.NodeID || again.RaftNodeID != got.RaftNodeID ||
+		if err := json.Unmarshal([]byte(a.body), &again); err != nil || again.NodeID != got.NodeID ||
+			again.RaftNodeID != got.RaftNodeID ||
 			again.OverlayIP != got.OverlayIP || again.SliceCIDR != got.SliceCIDR {
 			t.Errorf("the same join on node %d: %v, first %s", m.n, a, first.body)
 		}
@@ -100,14 +103,17 @@ func testJoinAnswer(t *testing.T, c *cluster) {
 		t.Errorf("the token has %d uses after one join and its repetitions", x.Uses)
 	}
 	plain := u.do(c.members[2], "POST", "/api/v1/cluster/join", joinBody(t, token.Token, "secrets_pubkey", nil))
-	if plain.status != 200 || strings.Contains(plain.body, "wrapped_dek") || strings.Contains(plain.body, "dek_generation") || strings.Contains(plain.body, "null") || !strings.Contains(plain.body, `"join_secret":"`) {
+	if plain.status != 200 || strings.Contains(plain.body, "wrapped_dek") ||
+		strings.Contains(plain.body, "dek_generation") || strings.Contains(plain.body, "null") ||
+		!strings.Contains(plain.body, `"join_secret":"`) {
 		t.Errorf("a join without a key: %v", plain)
 	}
 	if x := u.joinToken(t, c.members[0], token.ID); x.Uses != 2 || x.State != "used" {
 		t.Errorf("the token is %+v", x)
 	}
 	for _, x := range u.members(t, c.members[0]) {
-		if x.NodeID == got.RaftNodeID && (x.ID != got.NodeID || x.Suffrage != "nonvoter" || x.Labels["rack"] != "a" || x.Mode != "replicate") {
+		if x.NodeID == got.RaftNodeID &&
+			(x.ID != got.NodeID || x.Suffrage != "nonvoter" || x.Labels["rack"] != "a" || x.Mode != "replicate") {
 			t.Errorf("the new member in the list: %+v", x)
 		}
 	}
@@ -172,7 +178,8 @@ func makeBadTokens(t *testing.T, c *cluster) []badToken {
 		t.Fatalf("using a token up: %v", a)
 	}
 	revoked := u.create(t, m, `{}`)
-	u.do(m, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "").expect(t, "revoking", 200, `{"result":{"message":"Join token revoked"}}`)
+	u.do(m, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "").expect(t, "revoking", 200,
+		`{"result":{"message":"Join token revoked"}}`)
 	other := found(t)
 	foreign := other.admin(t).mint(t, other.members[0], 800).Token
 	forge := newForger(t, c, good)
@@ -187,8 +194,14 @@ func makeBadTokens(t *testing.T, c *cluster) []badToken {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := certs.MintSignedToken(stranger, certs.SignedClaims{APIEndpoint: m.api, RaftEndpoint: m.raft, OverlayCIDR: "10.200.0.0/16",
-		Exp: certs.SignedTime(time.Now().Add(time.Hour)), Iat: certs.SignedTime(time.Now()), Iss: "11111111-1111-4111-8111-111111111111"})
+	signed, err := certs.MintSignedToken(stranger, certs.SignedClaims{
+		APIEndpoint:  m.api,
+		RaftEndpoint: m.raft,
+		OverlayCIDR:  "10.200.0.0/16",
+		Exp:          certs.SignedTime(time.Now().Add(time.Hour)),
+		Iat:          certs.SignedTime(time.Now()),
+		Iss:          "11111111-1111-4111-8111-111111111111",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,18 +215,28 @@ func makeBadTokens(t *testing.T, c *cluster) []badToken {
 		{"truncated", good[:len(good)-7], "Invalid join token: malformed…", "the join token cannot be read: …"},
 		{"its first half", good[:len(good)/2], "Invalid join token: malformed…", "the join token cannot be read: …"},
 		{"nonsense", "hello", "Invalid join token: malformed…", "the join token cannot be read: …"},
-		{"too long", good + strings.Repeat("A", 90_000), "Invalid join token: malformed…", "the join token cannot be read: …"},
+		{"too long", good + strings.Repeat("A", 90_000), "Invalid join token: malformed…",
+			"the join token cannot be read: …"},
 		{"with padding", good + "==", "Invalid join token: malformed…", "the join token cannot be read: …"},
 		{"twice", good + good, "Invalid join token: malformed…", "the join token cannot be read: …"},
-		{"a signed envelope", "eyJ2IjoxLCJraWQiOiIzNDc1MGY5OCIsImNsYWltcyI6e30sInNpZyI6IkFBQUEifQ", "Invalid join token: malformed…", "the join token cannot be read: …"},
+		{"a signed envelope", "eyJ2IjoxLCJraWQiOiIzNDc1MGY5OCIsImNsYWltcyI6e30sInNpZyI6IkFBQUEifQ",
+			"Invalid join token: malformed…", "the join token cannot be read: …"},
 		{"an envelope that somebody else has signed", signed, "signed token kid=…", "the join token cannot be read: …"},
 		{"used", used.Token, "Join token already used (replay)", ""},
 		{"revoked", revoked.Token, "token revoked", ""},
-		{"foreign cluster", foreign, fmt.Sprintf("Invalid join token: it was made by another cluster (%s); this is cluster %s", other.id, c.id), "-"},
-		{"expired", forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt, x.ExpiresAt = x.IssuedAt-2*hour, x.IssuedAt-hour }), "Invalid join token: expired: it was good until …", ""},
-		{"expired by two minutes", forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt, x.ExpiresAt = x.IssuedAt-hour, x.IssuedAt-120 }), "Invalid join token: expired: it was good until …", ""},
-		{"from a clock an hour fast", forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt, x.ExpiresAt = x.IssuedAt+hour, x.ExpiresAt+hour }), "Invalid join token: not yet valid: …", ""},
-		{"unknown id", forge.make(t, c, func(x *certs.JoinClaims) { x.ID = strings.Repeat("ab", 16) }), "the join token is not known to this cluster", ""},
+		{"foreign cluster", foreign,
+			fmt.Sprintf("Invalid join token: it was made by another cluster (%s); this is cluster %s", other.id, c.id), "-"},
+		{"expired", forge.make(t, c, func(x *certs.JoinClaims) {
+			x.IssuedAt, x.ExpiresAt = x.IssuedAt-2*hour, x.IssuedAt-hour
+		}), "Invalid join token: expired: it was good until …", ""},
+		{"expired by two minutes",
+			forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt, x.ExpiresAt = x.IssuedAt-hour, x.IssuedAt-120 }),
+			"Invalid join token: expired: it was good until …", ""},
+		{"from a clock an hour fast",
+			forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt, x.ExpiresAt = x.IssuedAt+hour, x.ExpiresAt+hour }),
+			"Invalid join token: not yet valid: …", ""},
+		{"unknown id", forge.make(t, c, func(x *certs.JoinClaims) { x.ID = strings.Repeat("ab", 16) }),
+			"the join token is not known to this cluster", ""},
 		{"other node", late.Token, "409 Conflict: node 801 is already a member of the cluster", ""},
 	}
 }
@@ -244,14 +267,17 @@ func testBadJoinTokens(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	public, _ := newKey(t)
 	one, two := u.create(t, c.members[0], `{"nodeId":810}`), u.create(t, c.members[0], `{"nodeId":811}`)
-	if a := u.do(c.members[0], "POST", "/api/v1/cluster/join", joinBody(t, one.Token, "secrets_pubkey", public)); a.status != 200 {
+	if a := u.do(c.members[0], "POST", "/api/v1/cluster/join",
+		joinBody(t, one.Token, "secrets_pubkey", public)); a.status != 200 {
 		t.Fatal(a)
 	}
 	unchanged(t, c, func(u *user) {
-		u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token, "secrets_pubkey", public)).expect(t, "a member with another node's token", 409,
+		u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token, "secrets_pubkey", public)).expect(t,
+			"a member with another node's token", 409,
 			`{"error":"conflict","message":"Conflict: the token is for node 811 but this key belongs to node 810"}`)
 	})
-	if a := u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token)); a.status != 200 || placeOf(t, a).id != 811 {
+	if a := u.do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, two.Token)); a.status != 200 ||
+		placeOf(t, a).id != 811 {
 		t.Errorf("node 811 with its own token: %v", a)
 	}
 }
@@ -296,7 +322,8 @@ func testOneTokenManyMachines(t *testing.T, c *cluster) {
 		case a.status == 200:
 			in++
 		default:
-			a.expect(t, "one of 200 joins", 401, `{"error":"unauthorized","message":"Unauthorized: Join token already used (replay)"}`)
+			a.expect(t, "one of 200 joins", 401,
+				`{"error":"unauthorized","message":"Unauthorized: Join token already used (replay)"}`)
 		}
 	}
 	if after := len(u.members(t, c.members[0])); in != 1 || after != before+1 {
@@ -306,7 +333,9 @@ func testOneTokenManyMachines(t *testing.T, c *cluster) {
 	token = u.create(t, c.members[0], `{}`)
 	body := joinBody(t, token.Token)
 	places := map[place]int{}
-	for _, a := range atOnce(100, func(i int) answer { return u.patiently(c.members[i%3], "POST", "/api/v1/cluster/join", body) }) {
+	for _, a := range atOnce(100, func(i int) answer {
+		return u.patiently(c.members[i%3], "POST", "/api/v1/cluster/join", body)
+	}) {
 		if a.status != 200 {
 			t.Errorf("the same join a hundred times: %v", a)
 			continue
@@ -385,14 +414,17 @@ func testJoinAsAnother(t *testing.T, c *cluster) {
 			numbers = append(numbers, int(b))
 		}
 		before := steady(get[client.Member](t, u, c.members[0], "GET", memberURL(victim.n, ""), ""))
-		for what, more := range map[string][]any{"without a request for certificates": nil, "with a key of its own": {"transport_csr", csr}} {
+		for what, more := range map[string][]any{"without a request for certificates": nil,
+			"with a key of its own": {"transport_csr", csr}} {
 			fields := append([]any{"secrets_pubkey", numbers, "advertise_addr", "10.66.66.66"}, more...)
-			a := c.nobody(t).do(c.members[1], "POST", "/api/v1/cluster/join", joinBody(t, u.create(t, c.members[1], `{}`).Token, fields...))
+			a := c.nobody(t).do(c.members[1], "POST", "/api/v1/cluster/join",
+				joinBody(t, u.create(t, c.members[1], `{}`).Token, fields...))
 			if a.status != 403 || !strings.Contains(a.body, "send a transport_csr signed with their key") {
 				t.Errorf("as node %d, %s: %v", victim.n, what, a)
 			}
 		}
-		if after := steady(get[client.Member](t, u, c.members[0], "GET", memberURL(victim.n, ""), "")); !reflect.DeepEqual(before, after) {
+		if after := steady(get[client.Member](t, u, c.members[0], "GET", memberURL(victim.n, ""),
+			"")); !reflect.DeepEqual(before, after) {
 			t.Errorf("node %d was %v and is %v", victim.n, before, after)
 		}
 	}

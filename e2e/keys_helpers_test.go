@@ -101,7 +101,8 @@ func (j *machine) unseal(t *testing.T, r client.JoinResponse) certs.DEK {
 // ageOpens is what `age -d` makes of a wrap in a mirror.
 func ageOpens(t *testing.T, db, identity string, generation, node uint64) (certs.DEK, error) {
 	t.Helper()
-	wrap, err := hex.DecodeString(sqlite(t, db, fmt.Sprintf("SELECT hex(wrap) FROM dek_wraps WHERE generation = %d AND raft_node_id = %d", generation, node)))
+	wrap, err := hex.DecodeString(sqlite(t, db,
+		fmt.Sprintf("SELECT hex(wrap) FROM dek_wraps WHERE generation = %d AND raft_node_id = %d", generation, node)))
 	if err != nil || len(wrap) == 0 {
 		return certs.DEK{}, fmt.Errorf("no wrap of generation %d for node %d: %v", generation, node, err)
 	}
@@ -195,8 +196,8 @@ func (u *user) lead(t *testing.T, m *member) {
 	})
 }
 
-// awaitCopies waits until the mirrors of these members show what is committed now. A copy rests 40 times as long as it took, which
-// with the race detector on a busy machine is many seconds: tests of keys wait as seldom as they can.
+// awaitCopies waits until the mirrors of these members show what is committed now. A copy rests 40 times as long as it
+// took, which with the race detector on a busy machine is many seconds: tests of keys wait as seldom as they can.
 func awaitCopies(t *testing.T, c *cluster, members ...*member) {
 	t.Helper()
 	now := c.leader(t).status(t).Revision
@@ -261,7 +262,8 @@ func search(t *testing.T, c *cluster, needles map[string]string) {
 		}
 		look(fmt.Sprintf("the dump of node %d", m.n), dump)
 	}
-	if out, err := exec.Command("grep", "-a", "-c", "-F", "-f", patterns, c.members[0].file("admin.token")).Output(); err != nil || string(out) != "1\n" {
+	if out, err := exec.Command("grep", "-a", "-c", "-F", "-f", patterns,
+		c.members[0].file("admin.token")).Output(); err != nil || string(out) != "1\n" {
 		t.Errorf("the search does not find what is there: %s %v", out, err)
 	}
 }

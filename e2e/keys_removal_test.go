@@ -42,12 +42,17 @@ func testRemoval(t *testing.T, c *cluster) {
 	begin := time.Now()
 	stage := func(what string) { t.Logf("%s after %v", what, time.Since(begin).Round(10*time.Millisecond)) }
 	// A machine that is no Raft server.
-	u.do(leader, "DELETE", fmt.Sprintf("/api/v1/cluster/members/%d?force=true", gone.RaftNodeID), "").expect(t, "removal", 200, `{"result":{"message":"Cluster member removed"}}`)
+	u.do(leader, "DELETE", fmt.Sprintf("/api/v1/cluster/members/%d?force=true", gone.RaftNodeID), "").expect(t, "removal",
+		200, `{"result":{"message":"Cluster member removed"}}`)
 	for _, m := range c.members { // at once, on every member
-		c.as(t, gone.NodeJWT).do(m, "GET", "/api/v1/cluster/members", "").expect(t, "the identity of the removed", 401, `{"error":"Invalid token"}`)
-		c.as(t, gone.NodeJWT).do(m, "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal by the removed", 401, `{"error":"Invalid token"}`)
-		c.nobody(t).do(m, "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+oldBearer).expect(t, "the bearer of before", 401, `{"error":"Invalid token"}`)
-		goes.refused(t, u, m, u.create(t, m, `{}`).Token, 403, "Forbidden: this node was removed from the cluster and its key is refused; …")
+		c.as(t, gone.NodeJWT).do(m, "GET", "/api/v1/cluster/members", "").expect(t, "the identity of the removed", 401,
+			`{"error":"Invalid token"}`)
+		c.as(t, gone.NodeJWT).do(m, "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal by the removed", 401,
+			`{"error":"Invalid token"}`)
+		c.nobody(t).do(m, "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+oldBearer).expect(t,
+			"the bearer of before", 401, `{"error":"Invalid token"}`)
+		goes.refused(t, u, m, u.create(t, m, `{}`).Token, 403,
+			"Forbidden: this node was removed from the cluster and its key is refused; …")
 		newMachine(t).refused(t, u, m, unused, 401, "Unauthorized: …")
 		newMachine(t).refused(t, u, m, unusedSigned, 401, "Unauthorized: …")
 		if a := u.do(m, "POST", "/api/v1/cluster/join", goes.body(t, goToken.Token)); a.status != 403 && a.status != 401 {
@@ -55,17 +60,21 @@ func testRemoval(t *testing.T, c *cluster) {
 		}
 	}
 	after := u.newest(t, leader)
-	if after.Generation != before.Generation+1 || after.Reason != fmt.Sprintf("node %d removed", gone.RaftNodeID) || after.Holders != before.Holders-1 {
+	if after.Generation != before.Generation+1 || after.Reason != fmt.Sprintf("node %d removed", gone.RaftNodeID) ||
+		after.Holders != before.Holders-1 {
 		t.Errorf("the generation was %+v and is %+v", before, after)
 	}
 	u.awaitRetired(t, leader)
 	again := stays.enter(t, u, leader, u.create(t, leader, `{}`).Token)
-	if again.NodeID != stay.NodeID || again.DEKGeneration != after.Generation || again.JoinSecret == stay.JoinSecret || stays.unseal(t, again) == stays.unseal(t, stay) {
-		t.Errorf("who stayed gets generation %d, the same secret: %v", again.DEKGeneration, again.JoinSecret == stay.JoinSecret)
+	if again.NodeID != stay.NodeID || again.DEKGeneration != after.Generation || again.JoinSecret == stay.JoinSecret ||
+		stays.unseal(t, again) == stays.unseal(t, stay) {
+		t.Errorf("who stayed gets generation %d, the same secret: %v", again.DEKGeneration,
+			again.JoinSecret == stay.JoinSecret)
 	}
 	for _, m := range c.members {
 		c.as(t, again.NodeJWT).members(t, m)
-		if a := c.nobody(t).do(m, "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+certs.InternalBearer(again.JoinSecret)); a.status != 200 {
+		if a := c.nobody(t).do(m, "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+
+			certs.InternalBearer(again.JoinSecret)); a.status != 200 {
 			t.Errorf("the bearer of now: %v", a)
 		}
 	}
@@ -84,7 +93,8 @@ func testRemoval(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := (command{limit: 20 * time.Second}).run(t, "member", "remove", fmt.Sprint(victim.n), "--force", "--yes", "--data", c.members[0].dir, "--addr", leader.api); out.code != 0 {
+	if out := (command{limit: 20 * time.Second}).run(t, "member", "remove", fmt.Sprint(victim.n), "--force", "--yes",
+		"--data", c.members[0].dir, "--addr", leader.api); out.code != 0 {
 		t.Fatalf("member remove: %+v", out)
 	}
 	left := c.others(victim)
@@ -109,7 +119,9 @@ func testRemoval(t *testing.T, c *cluster) {
 	}
 	awaitCopies(t, c, c.members...)
 	for _, m := range left {
-		if got := sqlite(t, m.db(), fmt.Sprintf("SELECT count(*) FROM dek_wraps WHERE raft_node_id IN (%d, %d) OR generation <> %d", victim.n, gone.RaftNodeID, newest.Generation)); got != "0" {
+		if got := sqlite(t, m.db(),
+			fmt.Sprintf("SELECT count(*) FROM dek_wraps WHERE raft_node_id IN (%d, %d) OR generation <> %d", victim.n,
+				gone.RaftNodeID, newest.Generation)); got != "0" {
 			t.Errorf("the mirror of node %d has %s wraps too many", m.n, got)
 		}
 		if dek, err := ageOpens(t, m.db(), m.file("node.key"), newest.Generation, uint64(m.n)); err != nil || dek == lootDEK {
@@ -126,9 +138,11 @@ func testStolenKeys(t *testing.T, c *cluster, loot *member, dek certs.DEK, now c
 	u := c.admin(t)
 	m := c.leader(t)
 	open := func(purpose string) (key []byte, kid string) {
-		row := strings.Split(sqlite(t, loot.db(), `SELECT epoch, kid FROM cluster_keys WHERE purpose = '`+purpose+`' AND state = 'active'`), "|")
+		row := strings.Split(sqlite(t, loot.db(), `SELECT epoch, kid FROM cluster_keys WHERE purpose = '`+purpose+
+			`' AND state = 'active'`), "|")
 		name := store.KeySecret(purpose, parse(t, row[0]))
-		sealed := strings.Split(sqlite(t, loot.db(), "SELECT hex(sealed), dek_generation FROM sealed_secrets WHERE name = '"+name+"'"), "|")
+		sealed := strings.Split(sqlite(t, loot.db(), "SELECT hex(sealed), dek_generation FROM sealed_secrets WHERE name = '"+
+			name+"'"), "|")
 		key, err := dek.Open(name, parse(t, sealed[1]), unhex(t, sealed[0]))
 		if err != nil {
 			t.Fatalf("the thief cannot open %s, and this test proves nothing: %v", name, err)
@@ -137,8 +151,10 @@ func testStolenKeys(t *testing.T, c *cluster, loot *member, dek certs.DEK, now c
 	}
 	key, _ := open(store.KeyJoinHMAC)
 	// Whoever came last with a token of muster's own format that is still running.
-	victim := strings.Split(sqlite(t, loot.db(), `SELECT u.token_id, u.raft_node_id, m.recipient FROM join_token_uses u JOIN join_tokens t ON t.id = u.token_id
-		JOIN members m USING (raft_node_id) WHERE t.format = 'muster' AND m.recipient IS NOT NULL AND t.raft_node_id IS NULL ORDER BY t.created_at DESC, t.id DESC LIMIT 1`), "|")
+	victim := strings.Split(sqlite(t, loot.db(),
+		`SELECT u.token_id, u.raft_node_id, m.recipient FROM join_token_uses u JOIN join_tokens t ON t.id = u.token_id
+		JOIN members m USING (raft_node_id) WHERE t.format = 'muster' AND m.recipient IS NOT NULL AND t.raft_node_id IS NULL
+		ORDER BY t.created_at DESC, t.id DESC LIMIT 1`), "|")
 	pub, err := certs.PublicKey(victim[2])
 	if err != nil {
 		t.Fatal(err)
@@ -147,8 +163,15 @@ func testStolenKeys(t *testing.T, c *cluster, loot *member, dek certs.DEK, now c
 	for _, b := range pub {
 		numbers = append(numbers, int(b))
 	}
-	claims := certs.JoinClaims{ID: victim[0], IssuedAt: time.Now().Add(-time.Minute).Unix(), ExpiresAt: time.Now().Add(time.Hour).Unix(), ClusterID: c.id,
-		LCP: "sha256:" + strings.Repeat("ab", 32), CAFingerprint: "sha256:" + strings.Repeat("ab", 32), Addresses: []string{m.api}}
+	claims := certs.JoinClaims{
+		ID:            victim[0],
+		IssuedAt:      time.Now().Add(-time.Minute).Unix(),
+		ExpiresAt:     time.Now().Add(time.Hour).Unix(),
+		ClusterID:     c.id,
+		LCP:           "sha256:" + strings.Repeat("ab", 32),
+		CAFingerprint: "sha256:" + strings.Repeat("ab", 32),
+		Addresses:     []string{m.api},
+	}
 	token, err := certs.MintJoinToken(key, claims)
 	if err != nil {
 		t.Fatal(err)
@@ -161,12 +184,15 @@ func testStolenKeys(t *testing.T, c *cluster, loot *member, dek certs.DEK, now c
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := c.nobody(t).do(m, "POST", "/api/v1/cluster/join", joinBody(t, token, "secrets_pubkey", numbers, "advertise_addr", "10.66.66.66", "transport_csr", csr))
+	a := c.nobody(t).do(m, "POST", "/api/v1/cluster/join",
+		joinBody(t, token, "secrets_pubkey", numbers, "advertise_addr", "10.66.66.66", "transport_csr", csr))
 	var r client.JoinResponse
 	_ = json.Unmarshal([]byte(a.body), &r)
 	if a.status == 200 {
-		t.Errorf("with the retired join key of a removed member anybody becomes node %d: it gets the join secret of now (%v), an identity for the API (%v) and a certificate for the cluster listener (%v)",
-			r.RaftNodeID, r.JoinSecret != "" && r.JoinSecret == now.JoinSecret || len(r.JoinSecret) == 64, r.NodeJWT != "", strings.Contains(r.TransportCert, "BEGIN CERTIFICATE"))
+		t.Errorf("with the retired join key of a removed member anybody becomes node %d: it gets the join secret of now "+
+			"(%v), an identity for the API (%v) and a certificate for the cluster listener (%v)",
+			r.RaftNodeID, r.JoinSecret != "" && r.JoinSecret == now.JoinSecret || len(r.JoinSecret) == 64, r.NodeJWT != "",
+			strings.Contains(r.TransportCert, "BEGIN CERTIFICATE"))
 		for _, x := range u.members(t, m) {
 			if x.NodeID == r.RaftNodeID {
 				t.Errorf("and the member is now at %s", x.RaftAddress)
@@ -181,7 +207,8 @@ func testStolenKeys(t *testing.T, c *cluster, loot *member, dek certs.DEK, now c
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.as(t, forged).do(m, "GET", "/api/v1/cluster/members", "").expect(t, "an identity made with a stolen key", 401, `{"error":"Invalid token"}`)
+	c.as(t, forged).do(m, "GET", "/api/v1/cluster/members", "").expect(t, "an identity made with a stolen key", 401,
+		`{"error":"Invalid token"}`)
 }
 
 func parse(t *testing.T, text string) (n uint64) {

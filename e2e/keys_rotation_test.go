@@ -22,11 +22,13 @@ func testRotationOnce(t *testing.T, c *cluster) {
 		t.Errorf("one rotation, asked for twice: generation %d, then %d; the newest is %d", one, two, newest)
 	}
 	const path, body = "/api/v1/cluster/join-keys/rotate", `{"graceSeconds":60}`
-	first, again := u.do(c.members[0], "POST", path, body, "Idempotency-Key: join-keys"), u.do(c.members[1], "POST", path, body, "Idempotency-Key: join-keys")
+	first, again := u.do(c.members[0], "POST", path, body, "Idempotency-Key: join-keys"), u.do(c.members[1], "POST", path,
+		body, "Idempotency-Key: join-keys")
 	if first.status != 200 || again.body != first.body {
 		t.Errorf("join-keys/rotate repeated with its Idempotency-Key: %v, the first time %v", again, first)
 	}
-	if a := u.do(c.members[1], "POST", "/api/v1/cluster/keys/rotate", `{"maxAgeSeconds":86400}`, "Idempotency-Key: with-age"); a.status != 200 {
+	if a := u.do(c.members[1], "POST", "/api/v1/cluster/keys/rotate", `{"maxAgeSeconds":86400}`,
+		"Idempotency-Key: with-age"); a.status != 200 {
 		t.Errorf("rotating with an age: %v", a)
 	}
 	u.awaitRetired(t, c.members[0])
@@ -57,7 +59,8 @@ func testJoinsAndRotations(t *testing.T, c *cluster) {
 		}
 		newest := u.awaitRetired(t, leader)
 		if holders += machines; newest.Holders != holders {
-			t.Errorf("round %d: generation %d is the only one in use; %d members hold keys and %d have a wrap of it", round+1, newest.Generation, holders, newest.Holders)
+			t.Errorf("round %d: generation %d is the only one in use; %d members hold keys and %d have a wrap of it", round+1,
+				newest.Generation, holders, newest.Holders)
 			u.rotate(t, leader, "") // which gives one to all
 			if holders = u.awaitRetired(t, leader).Holders; holders != newest.Holders {
 				t.Logf("the next rotation has %d holders", holders)
@@ -77,7 +80,8 @@ func testRotation(t *testing.T, c *cluster) {
 	for range 32 {
 		fill.Go(func() {
 			for i := next.Add(1); i <= n; i = next.Add(1) {
-				if a := u.patiently(leader, "PUT", fmt.Sprintf("/api/v1/cluster/secrets/many-%d", i), fmt.Sprintf(`{"value":"value of secret number %d"}`, i)); a.status != 201 {
+				if a := u.patiently(leader, "PUT", fmt.Sprintf("/api/v1/cluster/secrets/many-%d", i),
+					fmt.Sprintf(`{"value":"value of secret number %d"}`, i)); a.status != 201 {
 					t.Errorf("secret %d: %v", i, a)
 					return
 				}
@@ -100,7 +104,8 @@ func testRotation(t *testing.T, c *cluster) {
 			for i := 0; !done.Load(); i++ {
 				name := fmt.Sprintf("many-%d", w*500+i%400+1)
 				value := fmt.Sprintf("written by %d as number %d", w, i)
-				if a := own.patiently(others[w%2], "PUT", "/api/v1/cluster/secrets/"+name, `{"value":"`+value+`"}`); a.status != 200 {
+				if a := own.patiently(others[w%2], "PUT", "/api/v1/cluster/secrets/"+name, `{"value":"`+value+
+					`"}`); a.status != 200 {
 					t.Errorf("a write during the rotation: %v", a)
 					return
 				}
@@ -133,7 +138,8 @@ func testRotation(t *testing.T, c *cluster) {
 	leader.start(t)
 	newest := u.awaitRetired(t, survivor)
 	mu.Lock()
-	t.Logf("generation %d to %d in %v, %d writes meanwhile", old, generation, time.Since(begin).Round(time.Millisecond), writes)
+	t.Logf("generation %d to %d in %v, %d writes meanwhile", old, generation, time.Since(begin).Round(time.Millisecond),
+		writes)
 	mu.Unlock()
 	done.Store(true)
 	writers.Wait()
@@ -146,7 +152,8 @@ func testRotation(t *testing.T, c *cluster) {
 		Percent, Remaining, Total int
 	}
 	out = muster(t, "key", "status", "--data", c.members[0].dir, "--addr", survivor.api, "-o", "json")
-	if err := json.Unmarshal([]byte(out.stdout), &status); err != nil || status.Generation != generation || status.State != "active" || status.Percent != 100 || status.Remaining != 0 {
+	if err := json.Unmarshal([]byte(out.stdout), &status); err != nil || status.Generation != generation ||
+		status.State != "active" || status.Percent != 100 || status.Remaining != 0 {
 		t.Errorf("key status: %+v, %v", out, err)
 	}
 	next.Store(0)
@@ -173,11 +180,13 @@ func testRotation(t *testing.T, c *cluster) {
 	awaitCopies(t, c, survivor)
 	for _, m := range []*member{survivor} {
 		for _, q := range []string{"secrets", "sealed_secrets", "authorities", "idempotency"} {
-			if got := sqlite(t, m.db(), fmt.Sprintf("SELECT count(*) FROM %s WHERE dek_generation <> %d", q, generation)); got != "0" {
+			if got := sqlite(t, m.db(),
+				fmt.Sprintf("SELECT count(*) FROM %s WHERE dek_generation <> %d", q, generation)); got != "0" {
 				t.Errorf("node %d: %s rows of %s are of another generation", m.n, got, q)
 			}
 		}
-		if got := sqlite(t, m.db(), "SELECT group_concat(DISTINCT generation) FROM dek_wraps"); got != fmt.Sprint(generation) {
+		if got := sqlite(t, m.db(),
+			"SELECT group_concat(DISTINCT generation) FROM dek_wraps"); got != fmt.Sprint(generation) {
 			t.Errorf("node %d has wraps of the generations %s", m.n, got)
 		}
 	}
@@ -185,11 +194,13 @@ func testRotation(t *testing.T, c *cluster) {
 		t.Errorf("the age that was set is %q", got)
 	}
 	out = muster(t, "key", "rotate", "--data", c.members[0].dir)
-	if out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "re-encrypting: 100 %") || !strings.Contains(out.stderr, fmt.Sprintf("generation %d is active, the older ones are retired\n", generation+1)) {
+	if out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "re-encrypting: 100 %") ||
+		!strings.Contains(out.stderr, fmt.Sprintf("generation %d is active, the older ones are retired\n", generation+1)) {
 		t.Errorf("key rotate: %+v", out)
 	}
 	t.Logf("muster key rotate took %v:\n%s", out.took.Round(time.Millisecond), out.stderr)
-	if out = muster(t, "key", "list", "--data", c.members[0].dir); strings.Count(out.stdout, "retired") != int(generation) || strings.Count(out.stdout, "active") != 1 {
+	if out = muster(t, "key", "list", "--data", c.members[0].dir); strings.Count(out.stdout,
+		"retired") != int(generation) || strings.Count(out.stdout, "active") != 1 {
 		t.Errorf("key list: %+v", out)
 	}
 }

@@ -22,17 +22,20 @@ func testSecrets(t *testing.T, c *cluster) {
 	value := "correct horse battery staple \u00e4 </script>"
 	c.secret("a secret's value", value)
 	body, _ := json.Marshal(map[string]string{"value": value})
-	if a := u.do(c.members[1], "PUT", "/api/v1/cluster/secrets/db.password", string(body)); a.status != 201 || strings.Contains(a.body, "horse") {
+	if a := u.do(c.members[1], "PUT", "/api/v1/cluster/secrets/db.password", string(body)); a.status != 201 ||
+		strings.Contains(a.body, "horse") {
 		t.Errorf("the first version: %v", a)
 	}
 	for _, m := range c.members {
-		if x := get[info](t, u, m, "GET", "/api/v1/cluster/secrets/db.password", ""); x.Value != value || x.Version != 1 || x.Encoding != "" || x.Generation == 0 {
+		if x := get[info](t, u, m, "GET", "/api/v1/cluster/secrets/db.password", ""); x.Value != value || x.Version != 1 ||
+			x.Encoding != "" || x.Generation == 0 {
 			t.Errorf("through node %d: %+v", m.n, x)
 		}
 	}
 	second := "second version of the value"
 	c.secret("a secret's value", second)
-	if a := u.do(c.members[2], "PUT", "/api/v1/cluster/secrets/db.password", `{"value":"`+second+`"}`); a.status != 200 || !strings.Contains(a.body, `"version":2`) {
+	if a := u.do(c.members[2], "PUT", "/api/v1/cluster/secrets/db.password", `{"value":"`+second+`"}`); a.status != 200 ||
+		!strings.Contains(a.body, `"version":2`) {
 		t.Errorf("the second version: %v", a)
 	}
 	// Bytes, byte for byte, by hand and by command.
@@ -42,29 +45,36 @@ func testSecrets(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	data := c.members[0].dir
-	if out := muster(t, "secret", "put", "blob", "--file", file, "--data", data); out.code != 0 || out.stdout != "" || out.stderr != "secret blob has version 1\n" {
+	if out := muster(t, "secret", "put", "blob", "--file", file, "--data", data); out.code != 0 || out.stdout != "" ||
+		out.stderr != "secret blob has version 1\n" {
 		t.Errorf("secret put: %+v", out)
 	}
-	if x := get[info](t, u, c.members[1], "GET", "/api/v1/cluster/secrets/blob", ""); x.Encoding != "base64" || x.Value != base64.StdEncoding.EncodeToString(raw) {
+	if x := get[info](t, u, c.members[1], "GET", "/api/v1/cluster/secrets/blob", ""); x.Encoding != "base64" ||
+		x.Value != base64.StdEncoding.EncodeToString(raw) {
 		t.Errorf("bytes are shown as %+v", x)
 	}
-	if out := muster(t, "secret", "get", "blob", "--data", data); out.code != 0 || out.stdout != string(raw) || out.stderr != "" {
+	if out := muster(t, "secret", "get", "blob", "--data", data); out.code != 0 || out.stdout != string(raw) ||
+		out.stderr != "" {
 		t.Errorf("secret get: %+v", out)
 	}
 	typed := command{stdin: "typed by hand\n"}.run(t, "secret", "put", "typed", "--data", data)
 	if out := muster(t, "secret", "get", "typed", "--data", data); typed.code != 0 || out.stdout != "typed by hand\n" {
 		t.Errorf("secret put from stdin, get: %+v %+v", typed, out)
 	}
-	if out := muster(t, "secret", "list", "--data", data); out.code != 0 || !strings.Contains(out.stdout, "\ndb.password  2 ") || strings.Contains(out.stdout, second) {
+	if out := muster(t, "secret", "list", "--data", data); out.code != 0 ||
+		!strings.Contains(out.stdout, "\ndb.password  2 ") || strings.Contains(out.stdout, second) {
 		t.Errorf("secret list: %+v", out)
 	}
 	if out := muster(t, "secret", "delete", "typed", "--yes", "--data", data); out.code != 0 {
 		t.Errorf("secret delete: %+v", out)
 	}
-	u.do(c.members[1], "GET", "/api/v1/cluster/secrets/typed", "").expect(t, "a secret that was deleted", 404, `{"error":"secret not found"}`)
-	u.do(c.members[1], "DELETE", "/api/v1/cluster/secrets/typed", "").expect(t, "deleting it again", 404, `{"error":"secret not found"}`)
+	u.do(c.members[1], "GET", "/api/v1/cluster/secrets/typed", "").expect(t, "a secret that was deleted", 404,
+		`{"error":"secret not found"}`)
+	u.do(c.members[1], "DELETE", "/api/v1/cluster/secrets/typed", "").expect(t, "deleting it again", 404,
+		`{"error":"secret not found"}`)
 	for i, m := range c.members[:2] {
-		if a := u.do(m, "PUT", pinPath, pinBody, "Idempotency-Key: pin"); a.status != 201 || !strings.Contains(a.body, `"version":1`) {
+		if a := u.do(m, "PUT", pinPath, pinBody, "Idempotency-Key: pin"); a.status != 201 ||
+			!strings.Contains(a.body, `"version":1`) {
 			t.Errorf("try %d with the same Idempotency-Key: %v", i+1, a)
 		}
 	}
@@ -81,7 +91,8 @@ func testKeysBadInput(t *testing.T, c *cluster) {
 	m := c.others(c.leader(t))[0]
 	before := u.do(m, "GET", "/api/v1/cluster/secrets", "").body
 	long := strings.Repeat("n", 129)
-	const nameRule = "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+	const nameRule = "name must be 1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or " +
+		"digit"
 	for _, x := range []struct {
 		method, path, body string
 		status             int
@@ -136,11 +147,14 @@ func testKeysBadInput(t *testing.T, c *cluster) {
 	if g := u.newest(t, m); g.Generation != 1 {
 		t.Errorf("requests that were refused have made generation %d", g.Generation)
 	}
-	calls := [][2]string{{"GET", "secrets"}, {"GET", "secrets/db.password"}, {"PUT", "secrets/x"}, {"DELETE", "secrets/db.password"}, {"GET", "keys"}, {"POST", "keys/rotate"}, {"POST", "join-keys/rotate"}}
+	calls := [][2]string{{"GET", "secrets"}, {"GET", "secrets/db.password"}, {"PUT", "secrets/x"},
+		{"DELETE", "secrets/db.password"}, {"GET", "keys"}, {"POST", "keys/rotate"}, {"POST", "join-keys/rotate"}}
 	for _, x := range calls {
-		c.nobody(t).do(m, x[0], "/api/v1/cluster/"+x[1], "").expect(t, x[0]+" "+x[1]+" as nobody", 401, `{"error":"Invalid token"}`)
+		c.nobody(t).do(m, x[0], "/api/v1/cluster/"+x[1], "").expect(t, x[0]+" "+x[1]+" as nobody", 401,
+			`{"error":"Invalid token"}`)
 		for _, scope := range []string{"cluster:read", "cluster:manage", "enroll", "peering:write"} {
-			c.as(t, u.apiToken(t, m, "for keys", scope).Token).do(m, x[0], "/api/v1/cluster/"+x[1], "").expect(t, x[0]+" "+x[1]+" with "+scope, 403, `{"error":"Forbidden"}`)
+			c.as(t, u.apiToken(t, m, "for keys", scope).Token).do(m, x[0], "/api/v1/cluster/"+x[1], "").expect(t, x[0]+" "+x[1]+
+				" with "+scope, 403, `{"error":"Forbidden"}`)
 		}
 	}
 	keeper := c.as(t, u.apiToken(t, m, "keeper", "keys:manage").Token)
@@ -155,7 +169,8 @@ func testOddValues(t *testing.T, c *cluster) {
 	if a := u.do(c.members[0], "PUT", "/api/v1/cluster/secrets/empty", `{"value":""}`); a.status != 201 {
 		t.Errorf("an empty value: %v", a)
 	}
-	if a := u.do(c.members[0], "GET", "/api/v1/cluster/secrets/empty", ""); a.status != 200 || !strings.Contains(a.body, `"value":""`) {
+	if a := u.do(c.members[0], "GET", "/api/v1/cluster/secrets/empty", ""); a.status != 200 ||
+		!strings.Contains(a.body, `"value":""`) {
 		t.Errorf("an empty value reads %v", a)
 	}
 	for _, body := range []string{"{\"value\":\"a\xffb\"}", `{"value":"a\ud800b"}`} {
@@ -173,7 +188,8 @@ const pinPath, pinBody = "/api/v1/cluster/secrets/pin", `{"value":"4711"}`
 func testSecretHash(t *testing.T, c *cluster) {
 	sum := sha256.Sum256([]byte("PUT " + pinPath + "\n" + pinBody))
 	if dump := sqlite(t, c.leader(t).db(), ".dump"); strings.Contains(strings.ToLower(dump), hexOf(sum[:])) {
-		t.Error("the mirror holds SHA-256 of the request that carries the secret, without a salt or a key: whoever reads the file can try all PINs")
+		t.Error("the mirror holds SHA-256 of the request that carries the secret, without a salt or a key: whoever reads " +
+			"the file can try all PINs")
 	}
 }
 
@@ -190,7 +206,8 @@ func testKeysInTheOpen(t *testing.T, c *cluster) {
 	needles["value of secret number "], needles["written by "] = "a secret's value", "a secret's value"
 	for _, m := range c.members {
 		var generation uint64
-		if _, err := fmt.Sscan(sqlite(t, m.db(), "SELECT generation FROM dek_generations WHERE state = 'active'"), &generation); err != nil {
+		if _, err := fmt.Sscan(sqlite(t, m.db(), "SELECT generation FROM dek_generations WHERE state = 'active'"),
+			&generation); err != nil {
 			t.Fatal(err)
 		}
 		dek, err := ageOpens(t, m.db(), m.file("node.key"), generation, uint64(m.n))
@@ -199,7 +216,8 @@ func testKeysInTheOpen(t *testing.T, c *cluster) {
 		}
 		needles[string(dek[:])], needles[hexOf(dek[:])] = "the data-encryption key", "the data-encryption key"
 		for _, name := range strings.Fields(sqlite(t, m.db(), "SELECT name FROM sealed_secrets")) {
-			plain, err := dek.Open(name, generation, unhex(t, sqlite(t, m.db(), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+name+"'")))
+			plain, err := dek.Open(name, generation,
+				unhex(t, sqlite(t, m.db(), "SELECT hex(sealed) FROM sealed_secrets WHERE name = '"+name+"'")))
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -210,7 +228,8 @@ func testKeysInTheOpen(t *testing.T, c *cluster) {
 	t.Logf("looking for %d secrets", len(needles))
 	search(t, c, needles)
 	audit := sqlite(t, c.members[0].db(), "SELECT DISTINCT action FROM audit ORDER BY action")
-	for _, action := range []string{"dek.rotate", "dek.reencrypt", "dek.retire", "key.rotate", "secret.put", "secret.delete", "join_token.create", "join_token.revoke", "member.join", "member.rejoin", "member.remove"} {
+	for _, action := range []string{"dek.rotate", "dek.reencrypt", "dek.retire", "key.rotate", "secret.put",
+		"secret.delete", "join_token.create", "join_token.revoke", "member.join", "member.rejoin", "member.remove"} {
 		if !strings.Contains("\n"+audit+"\n", "\n"+action+"\n") {
 			t.Errorf("the audit has no %s; it has %s", action, strings.ReplaceAll(audit, "\n", " "))
 		}

@@ -26,11 +26,15 @@ func TestKeys(t *testing.T) {
 		name string
 		test func(*testing.T, *cluster)
 	}{
-		{"unseal", testUnseal}, {"same identity", testSameIdentity}, {"legacy joiner", testLegacyJoiner}, {"node identity", testNodeIdentity},
-		{"bindings", testTokenBindings}, {"signed tokens", testSignedTokens}, {"expiry", testTokenExpiry}, {"join keys rotated", testJoinKeysRotated},
-		{"one signed token, many machines", testSignedOnce}, {"secrets", testSecrets}, {"bad input", testKeysBadInput}, {"odd values", testOddValues},
+		{"unseal", testUnseal}, {"same identity", testSameIdentity}, {"legacy joiner", testLegacyJoiner},
+		{"node identity", testNodeIdentity},
+		{"bindings", testTokenBindings}, {"signed tokens", testSignedTokens}, {"expiry", testTokenExpiry},
+		{"join keys rotated", testJoinKeysRotated},
+		{"one signed token, many machines", testSignedOnce}, {"secrets", testSecrets}, {"bad input", testKeysBadInput},
+		{"odd values", testOddValues},
 		{"rotation once", testRotationOnce}, {"joins and rotations", testJoinsAndRotations},
-		{"rotation while the leader dies", testRotation}, {"removal", testRemoval}, {"no secret in the open", testKeysInTheOpen}, {"hash of a secret", testSecretHash},
+		{"rotation while the leader dies", testRotation}, {"removal", testRemoval},
+		{"no secret in the open", testKeysInTheOpen}, {"hash of a secret", testSecretHash},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			begin := time.Now()
@@ -40,7 +44,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// testUnseal: what nacl/box makes of wrapped_dek is what `age -d` makes of the wraps, of the machine and of the members.
+// testUnseal: what nacl/box makes of wrapped_dek is what `age -d` makes of the wraps, of the machine and of the
+// members.
 func testUnseal(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	j := newMachine(t)
@@ -67,19 +72,21 @@ func testUnseal(t *testing.T, c *cluster) {
 	}
 	m := c.members[1]
 	lines = strings.NewReplacer("DIR", m.dir, "NODE", fmt.Sprint(m.n)).Replace("sqlite3 " + lines)
-	if out, err := exec.Command("sh", "-c", lines).CombinedOutput(); err != nil || strings.ToLower(string(out)) != hexOf(dek[:]) {
+	if out, err := exec.Command("sh", "-c", lines).CombinedOutput(); err != nil ||
+		strings.ToLower(string(out)) != hexOf(dek[:]) {
 		t.Errorf("%s: %v, %d bytes that are the key: %v", lines, err, len(out), strings.ToLower(string(out)) == hexOf(dek[:]))
 	}
 	if r.DEKGeneration != 1 || u.newest(t, c.members[0]).Generation != 1 {
 		t.Errorf("a join has changed the generation: %d", r.DEKGeneration)
 	}
-	if got := sqlite(t, c.members[2].db(), "SELECT held_by FROM v_keys WHERE generation = 1"); got != fmt.Sprintf("1 2 3 %d", r.RaftNodeID) {
+	if got := sqlite(t, c.members[2].db(),
+		"SELECT held_by FROM v_keys WHERE generation = 1"); got != fmt.Sprintf("1 2 3 %d", r.RaftNodeID) {
 		t.Errorf("sqlite3 shows the holders %q", got)
 	}
 }
 
-// testSameIdentity: asked again a machine is the same, through any member, also when the leader dies after the commit and
-// before its answer; with a new token it is the same at new addresses.
+// testSameIdentity: asked again a machine is the same, through any member, also when the leader dies after the commit
+// and before its answer; with a new token it is the same at new addresses.
 func testSameIdentity(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	j := newMachine(t)
@@ -87,7 +94,8 @@ func testSameIdentity(t *testing.T, c *cluster) {
 	first := j.enter(t, u, c.members[0], token.Token, "advertise_addr", "10.1.1.1")
 	same := func(what string, r client.JoinResponse) {
 		t.Helper()
-		if r.NodeID != first.NodeID || r.RaftNodeID != first.RaftNodeID || r.OverlayIP != first.OverlayIP || r.SliceCIDR != first.SliceCIDR || r.DEKGeneration != first.DEKGeneration {
+		if r.NodeID != first.NodeID || r.RaftNodeID != first.RaftNodeID || r.OverlayIP != first.OverlayIP ||
+			r.SliceCIDR != first.SliceCIDR || r.DEKGeneration != first.DEKGeneration {
 			t.Errorf("%s: %+v, want %+v", what, r, first)
 		}
 		if j.unseal(t, r) != j.unseal(t, first) {
@@ -101,8 +109,10 @@ func testSameIdentity(t *testing.T, c *cluster) {
 		t.Errorf("the token is %+v", x)
 	}
 	renewed := u.create(t, c.members[0], `{}`)
-	same("with a new token", j.enter(t, u, c.members[1], renewed.Token, "advertise_addr", "10.1.1.2", "raft_port", 7001, "overlay_port", 4242))
-	if x := u.joinToken(t, c.members[0], renewed.ID); x.Uses != 1 || len(x.UsedBy) != 1 || x.UsedBy[0].NodeID != first.RaftNodeID {
+	same("with a new token",
+		j.enter(t, u, c.members[1], renewed.Token, "advertise_addr", "10.1.1.2", "raft_port", 7001, "overlay_port", 4242))
+	if x := u.joinToken(t, c.members[0], renewed.ID); x.Uses != 1 || len(x.UsedBy) != 1 ||
+		x.UsedBy[0].NodeID != first.RaftNodeID {
 		t.Errorf("the new token is %+v", x)
 	}
 	for _, x := range u.members(t, c.members[2]) {
@@ -146,7 +156,8 @@ func testSameIdentity(t *testing.T, c *cluster) {
 	c.secret("a node identity", retry.NodeJWT)
 	use := u.joinToken(t, others[0], token.ID)
 	if len(use.UsedBy) != 1 || use.UsedBy[0].NodeID != retry.RaftNodeID {
-		t.Errorf("the machine became node %d before the leader died and is node %d: %+v", use.UsedBy[0].NodeID, retry.RaftNodeID, use)
+		t.Errorf("the machine became node %d before the leader died and is node %d: %+v", use.UsedBy[0].NodeID,
+			retry.RaftNodeID, use)
 	}
 	gone.unseal(t, retry)
 	leader.start(t)
@@ -157,7 +168,8 @@ func testSameIdentity(t *testing.T, c *cluster) {
 	}
 	next := newMachine(t).enter(t, u, c.members[0], u.create(t, c.members[0], `{}`).Token)
 	if next.RaftNodeID <= retry.RaftNodeID {
-		t.Errorf("after a restart of the leader the next machine is node %d, the one before it was %d", next.RaftNodeID, retry.RaftNodeID)
+		t.Errorf("after a restart of the leader the next machine is node %d, the one before it was %d", next.RaftNodeID,
+			retry.RaftNodeID)
 	}
 	c.awaitVoters(t)
 }
@@ -174,7 +186,8 @@ func testLegacyJoiner(t *testing.T, c *cluster) {
 			if err := json.Unmarshal([]byte(a.body), &fields); err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{"node_jwt", "wrapped_dek", "dek_generation", "http_cert", "http_ca", "transport_cert", "transport_ca"} {
+			for _, name := range []string{"node_jwt", "wrapped_dek", "dek_generation", "http_cert", "http_ca", "transport_cert",
+				"transport_ca"} {
 				if _, there := fields[name]; there {
 					t.Errorf("without a key the answer has %s: %s", name, a.body)
 				}
@@ -193,7 +206,8 @@ func testNodeIdentity(t *testing.T, c *cluster) {
 	for _, m := range c.members {
 		a := c.nobody(t).do(m, "GET", "/.well-known/jwks.json", "")
 		var set jose.JSONWebKeySet
-		if err := json.Unmarshal([]byte(a.body), &set); err != nil || a.status != 200 || len(set.Keys) != 1 || !set.Keys[0].IsPublic() || strings.Contains(a.body, `"d":`) {
+		if err := json.Unmarshal([]byte(a.body), &set); err != nil || a.status != 200 || len(set.Keys) != 1 ||
+			!set.Keys[0].IsPublic() || strings.Contains(a.body, `"d":`) {
 			t.Fatalf("the keys of node %d: %v", m.n, a)
 		}
 		token, err := jwt.ParseSigned(r.NodeJWT, []jose.SignatureAlgorithm{jose.EdDSA})
@@ -201,8 +215,10 @@ func testNodeIdentity(t *testing.T, c *cluster) {
 			t.Fatal(err)
 		}
 		var claims certs.NodeClaims
-		if err := token.Claims(set, &claims); err != nil || claims.NodeID != r.NodeID || claims.RaftNodeID != r.RaftNodeID || claims.Subject != "node:"+r.NodeID ||
-			claims.Issuer != "muster:"+c.id || claims.Expiry.Time().Sub(claims.IssuedAt.Time()) != 24*time.Hour || len(claims.Roles) != 1 || claims.Roles[0] != "node" {
+		if err := token.Claims(set, &claims); err != nil || claims.NodeID != r.NodeID || claims.RaftNodeID != r.RaftNodeID ||
+			claims.Subject != "node:"+r.NodeID ||
+			claims.Issuer != "muster:"+c.id || claims.Expiry.Time().Sub(claims.IssuedAt.Time()) != 24*time.Hour ||
+			len(claims.Roles) != 1 || claims.Roles[0] != "node" {
 			t.Errorf("the identity says %+v, %v", claims, err)
 		}
 	}
@@ -216,8 +232,10 @@ func testNodeIdentity(t *testing.T, c *cluster) {
 			t.Errorf("with the internal bearer, on node %d: %v", m.n, a)
 		}
 	}
-	for _, x := range [][2]string{{"POST", "/api/v1/cluster/join-tokens"}, {"GET", "/api/v1/cluster/secrets"}, {"POST", "/api/v1/cluster/keys/rotate"}, {"GET", "/api/v1/api-tokens"}} {
-		for _, a := range []answer{node.do(c.members[0], x[0], x[1], ""), c.nobody(t).do(c.members[0], x[0], x[1], "", bearer)} {
+	for _, x := range [][2]string{{"POST", "/api/v1/cluster/join-tokens"}, {"GET", "/api/v1/cluster/secrets"},
+		{"POST", "/api/v1/cluster/keys/rotate"}, {"GET", "/api/v1/api-tokens"}} {
+		for _, a := range []answer{node.do(c.members[0], x[0], x[1], ""),
+			c.nobody(t).do(c.members[0], x[0], x[1], "", bearer)} {
 			a.expect(t, x[0]+" "+x[1]+" as a node", 403, `{"error":"Forbidden"}`)
 		}
 	}
@@ -227,26 +245,32 @@ func testNodeIdentity(t *testing.T, c *cluster) {
 		t.Errorf("renewed until %v", fresh.ExpiresAt)
 	}
 	c.as(t, fresh.NodeJWT).members(t, c.members[0])
-	u.do(c.members[0], "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal with an API token", 403, `{"error":"only a node can renew its identity, with its present identity"}`)
-	c.nobody(t).do(c.members[0], "POST", "/api/v1/cluster/node-token", "", bearer).expect(t, "renewal with the bearer", 403, `{"error":"only a node can renew its identity, with its present identity"}`)
+	u.do(c.members[0], "POST", "/api/v1/cluster/node-token", "").expect(t, "renewal with an API token", 403,
+		`{"error":"only a node can renew its identity, with its present identity"}`)
+	c.nobody(t).do(c.members[0], "POST", "/api/v1/cluster/node-token", "", bearer).expect(t, "renewal with the bearer",
+		403, `{"error":"only a node can renew its identity, with its present identity"}`)
 
 	parts := strings.Split(r.NodeJWT, ".")
 	_, stranger, _ := ed25519.GenerateKey(nil)
-	forged, err := certs.MintNodeJWT(stranger, certs.KeyID(stranger.Public().(ed25519.PublicKey)), c.id, r.NodeID, r.RaftNodeID, time.Now())
+	forged, err := certs.MintNodeJWT(stranger, certs.KeyID(stranger.Public().(ed25519.PublicKey)), c.id, r.NodeID,
+		r.RaftNodeID, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + parts[1] + "."
-	for what, token := range map[string]string{"a stranger's": forged, "alg none": none, "tampered": parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])), "no signature": parts[0] + "." + parts[1] + "."} {
-		c.as(t, token).do(c.members[0], "GET", "/api/v1/cluster/members", "").expect(t, "an identity that is "+what, 401, `{"error":"Invalid token"}`)
+	for what, token := range map[string]string{"a stranger's": forged, "alg none": none, "tampered": parts[0] + "." +
+		parts[1] + "." + strings.Repeat("A", len(parts[2])), "no signature": parts[0] + "." + parts[1] + "."} {
+		c.as(t, token).do(c.members[0], "GET", "/api/v1/cluster/members", "").expect(t, "an identity that is "+what, 401,
+			`{"error":"Invalid token"}`)
 	}
 	for _, bad := range []string{strings.Repeat("0", 64), r.JoinSecret, certs.InternalBearer(r.JoinSecret + "x"), "x"} {
-		c.nobody(t).do(c.members[0], "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+bad).expect(t, "a wrong internal bearer", 401, `{"error":"Invalid token"}`)
+		c.nobody(t).do(c.members[0], "GET", "/api/v1/cluster/members", "", "X-ZLayer-Internal-Token: "+bad).expect(t,
+			"a wrong internal bearer", 401, `{"error":"Invalid token"}`)
 	}
 }
 
-// TestSmallOverlay: a CIDR with room for six. The seventh is told so and leaves no trace; a place that was given back is not
-// given to the next at once.
+// TestSmallOverlay: a CIDR with room for six. The seventh is told so and leaves no trace; a place that was given back
+// is not given to the next at once.
 func TestSmallOverlay(t *testing.T) {
 	t.Parallel()
 	clusters <- struct{}{}
@@ -267,7 +291,9 @@ func TestSmallOverlay(t *testing.T) {
 	full := `{"error":"internal_error","message":"Internal error: No available overlay IPs in CIDR range"}`
 	in := map[string]bool{}
 	var last uint64
-	for _, a := range atOnce(len(bodies), func(i int) answer { return u.do(m, "POST", "/api/v1/cluster/join", bodies[i]) }) {
+	for _, a := range atOnce(len(bodies), func(i int) answer {
+		return u.do(m, "POST", "/api/v1/cluster/join", bodies[i])
+	}) {
 		if a.status != 200 {
 			a.expect(t, "a join when the CIDR is full", 500, full)
 			continue
@@ -285,7 +311,10 @@ func TestSmallOverlay(t *testing.T) {
 	unchanged(t, c, func(u *user) {
 		dump := func() string {
 			awaitCopies(t, c, c.members...)
-			return sqlite(t, m.db(), "SELECT * FROM sequences; SELECT * FROM overlay_allocations; SELECT * FROM join_token_uses; SELECT raft_node_id, generation FROM dek_wraps; SELECT count(*) FROM certificates; SELECT count(*) FROM audit WHERE action = 'member.join'")
+			return sqlite(t, m.db(),
+				"SELECT * FROM sequences; SELECT * FROM overlay_allocations; SELECT * FROM join_token_uses; SELECT raft_node_id, "+
+					"generation FROM dek_wraps; SELECT count(*) FROM certificates; SELECT count(*) FROM audit WHERE action = "+
+					"'member.join'")
 		}
 		before := dump()
 		for _, body := range bodies {
@@ -297,13 +326,16 @@ func TestSmallOverlay(t *testing.T) {
 			t.Errorf("joins that were refused have left something:\n%s\n\n%s", before, after)
 		}
 	})
-	u.do(m, "DELETE", "/api/v1/cluster/members/4?force=true", "").expect(t, "removal", 200, `{"result":{"message":"Cluster member removed"}}`)
-	newMachine(t).refused(t, u, m, u.create(t, m, `{}`).Token, 500, "Internal error: No available overlay IPs in CIDR range")
+	u.do(m, "DELETE", "/api/v1/cluster/members/4?force=true", "").expect(t, "removal", 200,
+		`{"result":{"message":"Cluster member removed"}}`)
+	newMachine(t).refused(t, u, m, u.create(t, m, `{}`).Token, 500,
+		"Internal error: No available overlay IPs in CIDR range")
 	// After a restart of the leader it is as before.
 	m.kill()
 	m.start(t)
 	m.awaitReady(t)
-	newMachine(t).refused(t, u, m, u.create(t, m, `{}`).Token, 500, "Internal error: No available overlay IPs in CIDR range")
+	newMachine(t).refused(t, u, m, u.create(t, m, `{}`).Token, 500,
+		"Internal error: No available overlay IPs in CIDR range")
 	if list := u.members(t, m); len(list) != 5 {
 		t.Errorf("%d members", len(list))
 	}

@@ -34,11 +34,14 @@ func testTokenBindings(t *testing.T, c *cluster) {
 	}{
 		{"cidr", fmt.Sprintf(`{"bindCidr":"%s/32"}`, u.from), "", []try{{j, nil, true}}},
 		{"another cidr", `{"bindCidr":"10.0.0.0/8"}`, "the token is for machines in 10.0.0.0/8 only", []try{{j, nil, false}}},
-		{"the members' own address", `{"bindCidr":"127.0.0.1/32"}`, "the token is for machines in 127.0.0.1/32 only", []try{{j, nil, false}}},
+		{"the members' own address", `{"bindCidr":"127.0.0.1/32"}`, "the token is for machines in 127.0.0.1/32 only",
+			[]try{{j, nil, false}}},
 		{"IPv6", `{"bindCidr":"fd00::/8"}`, "the token is for machines in fd00::/8 only", []try{{j, nil, false}}},
 		{"name pattern", `{"bindName":"web-?*"}`, "the token is for machines named web-?* only",
-			[]try{{other, []any{"name", "db-1"}, false}, {other, []any{"name", "web-"}, false}, {other, nil, false}, {other, []any{"name", "web-1"}, true}}},
-		{"key hash", fmt.Sprintf(`{"bindKey":"%x"}`, sum), "the token is bound to another public key", []try{{other, nil, false}, {nil, nil, false}, {j, nil, true}}},
+			[]try{{other, []any{"name", "db-1"}, false}, {other, []any{"name", "web-"}, false}, {other, nil, false},
+				{other, []any{"name", "web-1"}, true}}},
+		{"key hash", fmt.Sprintf(`{"bindKey":"%x"}`, sum), "the token is bound to another public key",
+			[]try{{other, nil, false}, {nil, nil, false}, {j, nil, true}}},
 	} {
 		for _, format := range []string{"muster", "zlayer"} {
 			body := strings.Replace(x.token, "{", `{"format":"`+format+`",`, 1)
@@ -61,7 +64,8 @@ func testTokenBindings(t *testing.T, c *cluster) {
 					admitted(t, x.name+" "+format, a)
 					used++
 				} else {
-					a.expect(t, x.name+" "+format, 401, fmt.Sprintf(`{"error":"unauthorized","message":"Unauthorized: %s"}`, x.refusal))
+					a.expect(t, x.name+" "+format, 401,
+						fmt.Sprintf(`{"error":"unauthorized","message":"Unauthorized: %s"}`, x.refusal))
 				}
 				if got := u.joinToken(t, m, token.ID); got.Uses != used || len(got.UsedBy) != used {
 					t.Errorf("%s %s: after try %d the token is %+v", x.name, format, i+1, got)
@@ -74,19 +78,22 @@ func testTokenBindings(t *testing.T, c *cluster) {
 	token := u.create(t, leader, `{"maxUses":3,"mode":"replicate","labels":{"rack":"b","zone":"x"}}`)
 	var ids []uint64
 	for i := range 3 {
-		r := newMachine(t).enter(t, u, c.members[i], token.Token, "mode", "full", "labels", map[string]string{"rack": "a", "disk": "ssd"})
+		r := newMachine(t).enter(t, u, c.members[i], token.Token, "mode", "full", "labels",
+			map[string]string{"rack": "a", "disk": "ssd"})
 		ids = append(ids, r.RaftNodeID)
 	}
 	newMachine(t).refused(t, u, follower, token.Token, 401, "Unauthorized: Join token already used (replay)")
 	for _, x := range u.members(t, leader) {
 		for _, id := range ids {
-			if x.NodeID == id && (x.Mode != "replicate" || x.Labels["rack"] != "b" || x.Labels["zone"] != "x" || x.Labels["disk"] != "ssd") {
+			if x.NodeID == id && (x.Mode != "replicate" || x.Labels["rack"] != "b" || x.Labels["zone"] != "x" ||
+				x.Labels["disk"] != "ssd") {
 				t.Errorf("member %d: mode %s, labels %v", id, x.Mode, x.Labels)
 			}
 		}
 	}
 	got := u.joinToken(t, follower, token.ID)
-	if got.State != "used" || got.Uses != 3 || len(got.UsedBy) != 3 || got.Labels["rack"] != "b" || got.Mode != "replicate" || got.Format != "muster" {
+	if got.State != "used" || got.Uses != 3 || len(got.UsedBy) != 3 || got.Labels["rack"] != "b" ||
+		got.Mode != "replicate" || got.Format != "muster" {
 		t.Errorf("the token is listed as %+v", got)
 	}
 	for i, use := range got.UsedBy {
@@ -150,13 +157,15 @@ func testSignedTokens(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	claims := signed.Claims()
-	if claims.APIEndpoint != leader.api || claims.RaftEndpoint != leader.raft || claims.OverlayCIDR != "10.200.0.0/16" || signed.ID() != token.ID ||
+	if claims.APIEndpoint != leader.api || claims.RaftEndpoint != leader.raft || claims.OverlayCIDR != "10.200.0.0/16" ||
+		signed.ID() != token.ID ||
 		signed.ExpiresAt().Unix() != token.ExpiresAt.Unix() || claims.Iss == "" {
 		t.Errorf("the claims are %+v", claims)
 	}
 	raw, _ := base64.RawURLEncoding.DecodeString(token.Token)
 	outer := strings.Replace(string(raw), `{"v":1,`, `{"v":1,"x":1,`, 1)
-	reordered := `{"kid":"` + signed.KeyID() + `",` + strings.Replace(strings.TrimPrefix(string(raw), "{"), `"kid":"`+signed.KeyID()+`",`, "", 1)
+	reordered := `{"kid":"` + signed.KeyID() + `",` +
+		strings.Replace(strings.TrimPrefix(string(raw), "{"), `"kid":"`+signed.KeyID()+`",`, "", 1)
 	spaced := strings.Replace(string(raw), `,"claims"`, `, "claims"`, 1)
 	extra := strings.Replace(string(raw), `"claims":{`, `"claims":{"x":1,`, 1)
 	tampered := strings.Replace(string(raw), "10.200.0.0/16", "10.201.0.0/16", 1)
@@ -165,9 +174,11 @@ func testSignedTokens(t *testing.T, c *cluster) {
 	two := strings.Replace(string(raw), `"v":1`, `"v":2`, 1)
 	three := strings.Replace(string(raw), `"v":1`, `"v":3`, 1)
 	enc := base64.RawURLEncoding.EncodeToString
-	std := base64.StdEncoding.EncodeToString(append([]byte(spaced), ' ')) // has characters of its own, or not: padded at least
+	// has characters of its own, or not: padded at least
+	std := base64.StdEncoding.EncodeToString(append([]byte(spaced), ' '))
 	list := []struct{ name, token, want string }{
-		{"standard Base64", base64.StdEncoding.EncodeToString(raw) + strings.Repeat("=", 3-(len(raw)+2)%3), "Unauthorized: Invalid join token: malformed: …"},
+		{"standard Base64", base64.StdEncoding.EncodeToString(raw) + strings.Repeat("=", 3-(len(raw)+2)%3),
+			"Unauthorized: Invalid join token: malformed: …"},
 		{"standard Base64 of another spelling", std, "Unauthorized: Invalid join token: malformed: …"},
 		{"padded", token.Token + "=", "Unauthorized: Invalid join token: malformed: …"},
 		{"an extra outer field", enc([]byte(outer)), "Unauthorized: Invalid join token: malformed: …"},
@@ -176,7 +187,8 @@ func testSignedTokens(t *testing.T, c *cluster) {
 		{"an extra claim", enc([]byte(extra)), "Unauthorized: Invalid join token: malformed: …"},
 		{"tampered", enc([]byte(tampered)), "Unauthorized: Ed25519 signature verification failed"},
 		{"made to last longer", enc([]byte(later)), "Unauthorized: Ed25519 signature verification failed"},
-		{"unknown kid", enc([]byte(unknown)), "Unauthorized: signed token kid=00000000 not trusted (unknown kid, expired grace, or never issued)"},
+		{"unknown kid", enc([]byte(unknown)),
+			"Unauthorized: signed token kid=00000000 not trusted (unknown kid, expired grace, or never issued)"},
 		{"version 2", enc([]byte(two)), "…"},
 		{"version 3", enc([]byte(three)), "Unauthorized: unsupported signed token version: got v=3, expected v=1 or v=2"},
 		{"truncated", token.Token[:len(token.Token)-40], "Unauthorized: Invalid join token: malformed: …"},
@@ -186,10 +198,12 @@ func testSignedTokens(t *testing.T, c *cluster) {
 	}
 	j := newMachine(t)
 	first := j.enter(t, u, c.members[1], token.Token)
-	if again := j.enter(t, u, c.members[2], " "+token.Token+"\n"); again.NodeID != first.NodeID || again.RaftNodeID != first.RaftNodeID {
+	if again := j.enter(t, u, c.members[2], " "+token.Token+"\n"); again.NodeID != first.NodeID ||
+		again.RaftNodeID != first.RaftNodeID {
 		t.Errorf("the same again: %+v", again)
 	}
-	u.do(c.members[1], "DELETE", "/api/v1/cluster/join-tokens/"+token.ID, "").expect(t, "revoking", 200, `{"result":{"message":"Join token revoked"}}`)
+	u.do(c.members[1], "DELETE", "/api/v1/cluster/join-tokens/"+token.ID, "").expect(t, "revoking", 200,
+		`{"result":{"message":"Join token revoked"}}`)
 	newMachine(t).refused(t, u, c.members[0], token.Token, 401, "Unauthorized: token revoked")
 	for _, x := range list[:7] { // another spelling does not bring it back
 		newMachine(t).refused(t, u, c.members[2], x.token, 401, "Unauthorized: Invalid join token: malformed: …")
@@ -208,10 +222,14 @@ func testTokenExpiry(t *testing.T, c *cluster) {
 		})
 	}
 	newMachine(t).enter(t, u, c.members[1], ends(time.Minute))
-	newMachine(t).refused(t, u, c.members[1], ends(-2*time.Second), 401, "Unauthorized: Invalid join token: expired: it was good until …")
-	early := forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew + time.Minute).Unix() })
+	newMachine(t).refused(t, u, c.members[1], ends(-2*time.Second), 401,
+		"Unauthorized: Invalid join token: expired: it was good until …")
+	early := forge.make(t, c, func(x *certs.JoinClaims) {
+		x.IssuedAt = time.Now().Add(certs.JoinSkew + time.Minute).Unix()
+	})
 	newMachine(t).refused(t, u, c.members[1], early, 401, "Unauthorized: Invalid join token: not yet valid: …")
-	newMachine(t).enter(t, u, c.members[1], forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew - 5*time.Second).Unix() }))
+	newMachine(t).enter(t, u, c.members[1],
+		forge.make(t, c, func(x *certs.JoinClaims) { x.IssuedAt = time.Now().Add(certs.JoinSkew - 5*time.Second).Unix() }))
 
 	token := u.create(t, c.members[0], `{"format":"zlayer","ttlSeconds":5,"maxUses":1000}`)
 	accepted := 0
@@ -225,7 +243,8 @@ func testTokenExpiry(t *testing.T, c *cluster) {
 			t.Fatalf("accepted %v after its end", before.Sub(token.ExpiresAt))
 		case a.status == 200:
 			accepted++
-		case a.status == 401 && strings.Contains(a.body, "Unauthorized: signed token expired at "+certs.SignedTime(token.ExpiresAt)+" (now "):
+		case a.status == 401 &&
+			strings.Contains(a.body, "Unauthorized: signed token expired at "+certs.SignedTime(token.ExpiresAt)+" (now "):
 			if refused++; after.Before(token.ExpiresAt) {
 				t.Fatalf("refused %v before its end: %v", token.ExpiresAt.Sub(after), a)
 			}
@@ -248,14 +267,17 @@ func testJoinKeysRotated(t *testing.T, c *cluster) {
 		first := j.enter(t, u, c.members[0], old)
 		out := muster(t, "join-keys", "rotate", "--data", c.members[0].dir, "--grace", "1h", "-o", "json")
 		var keys client.JoinKeys
-		if err := json.Unmarshal([]byte(out.stdout), &keys); err != nil || out.code != 0 || len(keys.KIDs) != 2 || time.Until(keys.GraceUntil) < 50*time.Minute {
+		if err := json.Unmarshal([]byte(out.stdout), &keys); err != nil || out.code != 0 || len(keys.KIDs) != 2 ||
+			time.Until(keys.GraceUntil) < 50*time.Minute {
 			t.Fatalf("join-keys rotate: %+v, %v", out, err)
 		}
 		young := newMachine(t).enter(t, u, c.members[1], old)
 		if !strings.Contains(strings.Join(young.Warnings, "\n"), "a key that has been rotated since") {
 			t.Errorf("%s: the warnings are %q", format, young.Warnings)
 		}
-		if fresh := newMachine(t).enter(t, u, c.members[1], u.create(t, c.members[2], `{"format":"`+format+`"}`).Token); strings.Contains(strings.Join(fresh.Warnings, "\n"), "rotated") {
+		if fresh := newMachine(t).enter(t, u, c.members[1],
+			u.create(t, c.members[2], `{"format":"`+format+`"}`).Token); strings.Contains(strings.Join(fresh.Warnings, "\n"),
+			"rotated") {
 			t.Errorf("%s: the warnings with a new token are %q", format, fresh.Warnings)
 		}
 		if a := u.do(c.members[2], "POST", "/api/v1/cluster/join-keys/rotate", `{"graceSeconds":0}`); a.status != 200 {
@@ -264,7 +286,8 @@ func testJoinKeysRotated(t *testing.T, c *cluster) {
 		// The grace of the key before last goes on; that of the last one is over at once.
 		newMachine(t).enter(t, u, c.members[1], old)
 		for m, x := range c.members {
-			if again := j.enter(t, u, x, old); again.NodeID != first.NodeID || again.RaftNodeID != first.RaftNodeID || again.OverlayIP != first.OverlayIP || again.SliceCIDR != first.SliceCIDR {
+			if again := j.enter(t, u, x, old); again.NodeID != first.NodeID || again.RaftNodeID != first.RaftNodeID ||
+				again.OverlayIP != first.OverlayIP || again.SliceCIDR != first.SliceCIDR {
 				t.Errorf("%s: after the rotations the same machine gets %+v from node %d, it had %+v", format, again, m+1, first)
 			}
 		}
@@ -279,7 +302,8 @@ func testJoinKeysRotated(t *testing.T, c *cluster) {
 		}
 	}
 	unchanged(t, c, func(u *user) {
-		for _, body := range []string{`{"graceSeconds":-1}`, `{"graceSeconds":7776001}`, `{"graceSeconds":"7d"}`, `{"graceSeconds":1.5}`, `[]`, `{`, `"x"`} {
+		for _, body := range []string{`{"graceSeconds":-1}`, `{"graceSeconds":7776001}`, `{"graceSeconds":"7d"}`,
+			`{"graceSeconds":1.5}`, `[]`, `{`, `"x"`} {
 			a := u.do(c.members[0], "POST", "/api/v1/cluster/join-keys/rotate", body)
 			if a.envelope(t, body, "ella"); a.status != 400 {
 				t.Errorf("join-keys/rotate %s: %v", body, a)
@@ -298,12 +322,15 @@ func testSignedOnce(t *testing.T, c *cluster) {
 		bodies[i] = joinBody(t, token.Token)
 	}
 	in := 0
-	for _, a := range atOnce(200, func(i int) answer { return u.patiently(c.members[i%3], "POST", "/api/v1/cluster/join", bodies[i]) }) {
+	for _, a := range atOnce(200, func(i int) answer {
+		return u.patiently(c.members[i%3], "POST", "/api/v1/cluster/join", bodies[i])
+	}) {
 		if a.status == 200 {
 			in++
 			continue
 		}
-		a.expect(t, "one of 200 joins", 401, `{"error":"unauthorized","message":"Unauthorized: Join token already used (replay)"}`)
+		a.expect(t, "one of 200 joins", 401,
+			`{"error":"unauthorized","message":"Unauthorized: Join token already used (replay)"}`)
 	}
 	if after := len(u.members(t, c.members[0])); in != 1 || after != before+1 {
 		t.Errorf("%d of 200 machines got in with a single-use token, %d more members", in, after-before)

@@ -11,7 +11,8 @@ import (
 	"muster/client"
 )
 
-// TestLeave takes members out of a cluster as the owner of their files, and makes clusters of their own of what is left.
+// TestLeave takes members out of a cluster as the owner of their files, and makes clusters of their own of what is
+// left.
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -73,8 +74,8 @@ func TestLeave(t *testing.T) {
 	testDetach(t, c, third, true)
 }
 
-// testDetach makes a cluster of one of a member's directory. A member that was removed while a secret was sealed under a
-// key that it held cannot be sure to open it: only the stopped one must.
+// testDetach makes a cluster of one of a member's directory. A member that was removed while a secret was sealed under
+// a key that it held cannot be sure to open it: only the stopped one must.
 func testDetach(t *testing.T, c *cluster, m *member, removed bool) {
 	t.Helper()
 	before := m.read(t, "node.json")

@@ -60,7 +60,8 @@ func (l *ledger) fault(format string, args ...any) {
 	}
 }
 
-// What a cluster may answer while nobody leads, within 5 s: that nothing was done, with Retry-After, or that it is not known.
+// What a cluster may answer while nobody leads, within 5 s: that nothing was done, with Retry-After, or that it is not
+// known.
 const (
 	nothingDone = `{"error":"no cluster leader: raft commit timeout"}`
 	mayBeDone   = `{"error":"raft commit timeout: the request may or may not have been carried out; `
@@ -195,7 +196,8 @@ func (l *ledger) check(t *testing.T, u *user, members []*member) {
 		}
 		for _, x := range l.mints {
 			if x.id != "" && ids[x.id] != 1 {
-				t.Errorf("token %s for node %d, acknowledged by node %d, is %d times in the list of node %d", x.id, x.node, x.through, ids[x.id], m.n)
+				t.Errorf("token %s for node %d, acknowledged by node %d, is %d times in the list of node %d", x.id, x.node,
+					x.through, ids[x.id], m.n)
 			}
 			if x.refused && nodes[x.node] > 0 {
 				t.Errorf("node %d answered that nothing was done, and there is a token for node %d", x.through, x.node)
@@ -227,7 +229,8 @@ func (l *ledger) check(t *testing.T, u *user, members []*member) {
 		for node, how := range known {
 			if r.have[node] == 0 {
 				if stale++; stale < 5 {
-					t.Errorf("a stale read: the list that node %d was asked for at %v lacks the token for node %d, which %s", r.through, r.begin, node, how)
+					t.Errorf("a stale read: the list that node %d was asked for at %v lacks the token for node %d, which %s",
+						r.through, r.begin, node, how)
 				}
 			}
 		}

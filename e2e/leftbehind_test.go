@@ -50,7 +50,8 @@ func TestLeftBehind(t *testing.T) {
 	u.dropWithout(t, c, m, away)
 
 	const want = "--rejoin"
-	if out := muster(t, "doctor", "--data", away.dir); out.code != 1 || !strings.Contains(out.stdout, "left behind") || !strings.Contains(out.stderr, want) {
+	if out := muster(t, "doctor", "--data", away.dir); out.code != 1 || !strings.Contains(out.stdout, "left behind") ||
+		!strings.Contains(out.stderr, want) {
 		t.Errorf("doctor, stopped: %+v", out)
 	}
 	type plan struct {
@@ -58,7 +59,8 @@ func TestLeftBehind(t *testing.T) {
 		Members []client.Member
 	}
 	first := jsonOf[plan](t, muster(t, "recover", "plan", "--data", away.dir, "-o", "json"))
-	if out := muster(t, "recover", "plan", "--data", away.dir); out.code != 0 || strings.Count(out.stdout, "certificate") != 2 || !strings.Contains(out.stderr, want) {
+	if out := muster(t, "recover", "plan", "--data", away.dir); out.code != 0 ||
+		strings.Count(out.stdout, "certificate") != 2 || !strings.Contains(out.stderr, want) {
 		t.Errorf("plan: %+v", out)
 	}
 	for _, args := range [][]string{{"--alone"}, {"--survivor", "1:1:1"}, {"--alone", "--dry-run"}} {
@@ -90,7 +92,8 @@ func TestLeftBehind(t *testing.T) {
 	if out := muster(t, "status", "--data", away.dir); !strings.Contains(out.stderr, want) {
 		t.Errorf("status: %+v", out)
 	}
-	if out := muster(t, "doctor", "--data", away.dir); out.code != 1 || !strings.Contains(out.stdout, "left behind") || !strings.Contains(out.stderr, want) {
+	if out := muster(t, "doctor", "--data", away.dir); out.code != 1 || !strings.Contains(out.stdout, "left behind") ||
+		!strings.Contains(out.stderr, want) {
 		t.Errorf("doctor, running: %+v", out)
 	}
 	u.askAll(t, away, "it is left behind", harmlessRequests(t))
@@ -126,7 +129,8 @@ func TestRecoverRemoved(t *testing.T) {
 		other.stop(t)
 	}
 	for _, args := range [][]string{{"recover", "plan"}, {"recover", "apply", "--alone", "--yes"}, {"recover", "token"}} {
-		if out := muster(t, append(args, "--data", gone.dir)...); out.code != 1 || !strings.Contains(out.stderr, want) || out.stdout != "" {
+		if out := muster(t, append(args, "--data", gone.dir)...); out.code != 1 || !strings.Contains(out.stderr, want) ||
+			out.stdout != "" {
 			t.Errorf("%v: %+v", args, out)
 		}
 	}
@@ -148,7 +152,8 @@ func TestRecoverToken(t *testing.T) {
 	leader := c.leader(t)
 	follower := c.others(leader)[0]
 	works := func(token string) error {
-		list, err := try[[]client.APIToken](&user{cluster: c, token: token, from: u.from, http: u.http}, follower, "GET", "/api/v1/api-tokens", "")
+		list, err := try[[]client.APIToken](&user{cluster: c, token: token, from: u.from, http: u.http}, follower, "GET",
+			"/api/v1/api-tokens", "")
 		if err == nil && len(list) < 2 {
 			err = fmt.Errorf("%+v", list)
 		}
@@ -163,7 +168,9 @@ func TestRecoverToken(t *testing.T) {
 		c.secret("a recovered token", token)
 		eventually(t, formed, "the token works", func() error { return works(token) })
 	}
-	leader.awaitSQL(t, "SELECT count(DISTINCT node_id) FROM audit WHERE action = 'api_token.recover' AND detail LIKE '%on host%of node%'", "2")
+	leader.awaitSQL(t,
+		"SELECT count(DISTINCT node_id) FROM audit WHERE action = 'api_token.recover' AND detail LIKE '%on host%of node%'",
+		"2")
 	a := leader.internally(t, follower, "POST", "/internal/owner/token")
 	if a.status != 403 {
 		t.Errorf("another member at the door of the owner: %v", a)
@@ -185,7 +192,8 @@ func TestRecoverToken(t *testing.T) {
 	}
 	for _, m := range []*member{leader, follower} { // with an admin.token or without one
 		stopped := filepath.Join(t.TempDir(), "backup")
-		if out := muster(t, "backup", "save", stopped, "--data", m.dir); out.code != 1 || !strings.Contains(out.stderr, "--stale") {
+		if out := muster(t, "backup", "save", stopped, "--data", m.dir); out.code != 1 ||
+			!strings.Contains(out.stderr, "--stale") {
 			t.Errorf("a backup of a member that does not run: %+v", out)
 		}
 		id, err := age.GenerateX25519Identity()
@@ -198,7 +206,8 @@ func TestRecoverToken(t *testing.T) {
 		}
 		for _, more := range [][]string{nil, {"--recipient", id.Recipient().String()}} {
 			file := stopped + fmt.Sprint(len(more))
-			if out := muster(t, append([]string{"backup", "save", file, "--stale", "--data", m.dir}, more...)...); out.code != 0 {
+			if out := muster(t, append([]string{"backup", "save", file, "--stale", "--data", m.dir},
+				more...)...); out.code != 0 {
 				t.Errorf("its replica: %+v", out)
 			}
 			if out := muster(t, "backup", "inspect", file, "--identity", key, "-o", "json"); out.code != 0 ||

@@ -22,7 +22,8 @@ func TestMembersAddresses(t *testing.T) {
 		before := m.identity()
 		begin := time.Now()
 		m.stop(t)
-		u.do(third, "POST", "/api/v1/cluster/pki/join-tokens", fmt.Sprintf(`{"nodeID":%d}`, 600+i)).is(t, "a write while one is away", 201, "")
+		u.do(third, "POST", "/api/v1/cluster/pki/join-tokens", fmt.Sprintf(`{"nodeID":%d}`, 600+i)).is(t,
+			"a write while one is away", 201, "")
 		host := fmt.Sprintf("127.0.0.%d", 2+i)
 		m.move(fmt.Sprintf("%s:%d", host, freePort()), fmt.Sprintf("%s:%d", host, freePort()))
 		m.start(t)
@@ -34,16 +35,20 @@ func TestMembersAddresses(t *testing.T) {
 		for _, x := range c.members {
 			row, err := u.row(x, m.n)
 			if err != nil || row.RaftAddress != m.raft || row.APIAddress != "https://"+m.api {
-				t.Errorf("node %d shows node %d at %s and %s (%v), and it is at %s and %s", x.n, m.n, row.RaftAddress, row.APIAddress, err, m.raft, m.api)
+				t.Errorf("node %d shows node %d at %s and %s (%v), and it is at %s and %s", x.n, m.n, row.RaftAddress,
+					row.APIAddress, err, m.raft, m.api)
 			}
 			servers, err := u.raftServers(x)
-			if err != nil || !slices.ContainsFunc(servers, func(s client.RaftServer) bool { return s.Address == m.raft && s.Voter }) {
+			if err != nil || !slices.ContainsFunc(servers, func(s client.RaftServer) bool {
+				return s.Address == m.raft && s.Voter
+			}) {
 				t.Errorf("the Raft configuration from node %d lacks %s: %+v, %v", x.n, m.raft, servers, err)
 			}
 			x.awaitSQL(t, fmt.Sprintf("SELECT raft_address, api_address FROM v_members WHERE node = %d", m.n), m.raft+"|"+m.api)
 		}
 		// The leaf of the cluster listener is for the new address, too.
-		conn, err := tls.Dial("tcp", m.raft, &tls.Config{RootCAs: pool(t, m.read(t, "tls/transport-ca.crt")), ServerName: host, NextProtos: []string{"h2"}})
+		conn, err := tls.Dial("tcp", m.raft,
+			&tls.Config{RootCAs: pool(t, m.read(t, "tls/transport-ca.crt")), ServerName: host, NextProtos: []string{"h2"}})
 		if err == nil {
 			conn.Close()
 		}
@@ -92,5 +97,6 @@ func (m *member) awaitReady2(t *testing.T, old, host string) {
 		_, err := m.tryStatus() // verifies the chain and the host
 		return err
 	})
-	t.Logf("node %d has a certificate for %s instead of %s after %v", m.n, host, old, time.Since(begin).Round(time.Millisecond))
+	t.Logf("node %d has a certificate for %s instead of %s after %v", m.n, host, old,
+		time.Since(begin).Round(time.Millisecond))
 }

@@ -17,7 +17,8 @@ func TestMembersAPI(t *testing.T) {
 		name string
 		test func(*testing.T, *cluster)
 	}{
-		{"list", testMembersList}, {"refusals", testMembersRefusals}, {"drain and resume", testMembersDrainTexts}, {"mint", testMembersMint},
+		{"list", testMembersList}, {"refusals", testMembersRefusals}, {"drain and resume", testMembersDrainTexts},
+		{"mint", testMembersMint},
 		{"autopilot answer", testAutopilotAnswer},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, c) })
@@ -26,7 +27,8 @@ func TestMembersAPI(t *testing.T) {
 
 // documented is how a member's documented fields begin its object, in their order.
 func documented(m *member, leader bool, drain string) string {
-	return fmt.Sprintf(`{"nodeId":%d,"raftAddress":"%s","apiAddress":"https://%s","binaryVersion":"dev","suffrage":"voter","isLeader":%v,"drainState":%s,`,
+	return fmt.Sprintf(`{"nodeId":%d,"raftAddress":"%s","apiAddress":"https://%s","binaryVersion":"dev",`+
+		`"suffrage":"voter","isLeader":%v,"drainState":%s,`,
 		m.n, m.raft, m.api, leader, drain)
 }
 
@@ -34,7 +36,8 @@ func testMembersList(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	leader := c.leader(t)
 	own := func(m *member) string {
-		return fmt.Sprintf(`"id":"[0-9a-f-]{36}","name":"node-%d","mode":"full","role":"voter","status":"alive","overlayIp":"10\.200\.[0-9.]+","sliceCidr":"[0-9.]+/28","joinedAt":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"}`, m.n)
+		return fmt.Sprintf(`"id":"[0-9a-f-]{36}","name":"node-%d","mode":"full","role":"voter","status":"alive",`+
+			`"overlayIp":"10\.200\.[0-9.]+","sliceCidr":"[0-9.]+/28","joinedAt":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"}`, m.n)
 	}
 	var items []string
 	for _, m := range c.members {
@@ -49,7 +52,8 @@ func testMembersList(t *testing.T, c *cluster) {
 		}
 		bodies[a.body] = true
 		for name, value := range map[string]string{
-			"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-store",
+			"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+			"Cache-Control":             "no-store",
 			"Content-Security-Policy":   "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'",
 			"Strict-Transport-Security": "max-age=63072000; includeSubDomains",
 		} {
@@ -60,7 +64,8 @@ func testMembersList(t *testing.T, c *cluster) {
 		for i, x := range c.members {
 			a := u.do(m, "GET", memberURL(x.n, ""), "")
 			// One member also shows its public key.
-			if one := regexp.MustCompile(`^\{"result":` + strings.TrimSuffix(items[i], "}") + `,"recipient":"age1[0-9a-z]{58}"\}\}$`); a.status != 200 || !one.MatchString(a.body) {
+			if one := regexp.MustCompile(`^\{"result":` + strings.TrimSuffix(items[i], "}") +
+				`,"recipient":"age1[0-9a-z]{58}"\}\}$`); a.status != 200 || !one.MatchString(a.body) {
 				t.Errorf("node %d from the %s: %v\nwant %v", x.n, role, a, one)
 			}
 		}
@@ -91,9 +96,11 @@ func testMembersRefusals(t *testing.T, c *cluster) {
 				if x.status == 405 || x.want == nothingHere {
 					continue
 				}
-				c.nobody(t).do(m, x.method, "/api/v1/cluster/members"+x.path, x.body).expect(t, what+" without a token", 401, `{"error":"Invalid token"}`)
+				c.nobody(t).do(m, x.method, "/api/v1/cluster/members"+x.path, x.body).expect(t, what+" without a token", 401,
+					`{"error":"Invalid token"}`)
 				if x.method != "GET" {
-					reader.do(m, x.method, "/api/v1/cluster/members"+x.path, x.body).expect(t, what+" with a token for reading", 403, `{"error":"Forbidden"}`)
+					reader.do(m, x.method, "/api/v1/cluster/members"+x.path, x.body).expect(t, what+" with a token for reading", 403,
+						`{"error":"Forbidden"}`)
 				}
 			}
 			a := u.chunked(m, "POST", memberURL(f, "/drain"), `{"deadlineSeconds":-1}`)
@@ -108,7 +115,8 @@ func testMembersRefusals(t *testing.T, c *cluster) {
 const (
 	invalidNode   = `{"error":"Invalid node ID"}`
 	unknownMember = `{"error":"Cluster member not found"}`
-	removesLeader = `{"error":"Cannot remove the current leader; drain this node first so leadership transfers, then retry"}`
+	removesLeader = `{"error":"Cannot remove the current leader; drain this node first so leadership transfers, then ` +
+		`retry"}`
 	votesAlready  = `{"error":"Node is already a voter"}`
 	invalidBody   = `{"error":"Invalid request body"}`
 	outOfBounds   = `{"error":"deadlineSeconds must be between 0 and 3600"}`
@@ -126,7 +134,8 @@ type memberRefusal struct {
 
 // memberRefusals lists what is refused, and what is as harmless, for the leader's number and a follower's.
 func memberRefusals(l, f int) []memberRefusal {
-	active := fmt.Sprintf(`{"error":"Node is not drained (state=active); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, f)
+	active := fmt.Sprintf(`{"error":"Node is not drained (state=active); drain it first via POST `+
+		`/api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, f)
 	notAllowed := func(method string) string {
 		return fmt.Sprintf(`{"error":"the method %s is not allowed here"}`, method)
 	}
@@ -218,17 +227,20 @@ func testMembersDrainTexts(t *testing.T, c *cluster) {
 		target := c.others(leader)[0].n
 		what := func(s string) string { return s + " through the " + role }
 		refused := func(state string) string {
-			return fmt.Sprintf(`{"error":"Node is not drained (state=%s); drain it first via POST /api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, state, target)
+			return fmt.Sprintf(`{"error":"Node is not drained (state=%s); drain it first via POST `+
+				`/api/v1/cluster/members/%d/drain, or pass ?force=true to skip"}`, state, target)
 		}
 		begun := fmt.Sprintf(`{"result":{"drainState":"draining","deadline":"%s`, "20")
-		u.lease(m, "texts", target, 60).is(t, what("lease"), 201, fmt.Sprintf(`{"result":{"id":"texts","nodeId":%d,"createdAt":"20`, target))
+		u.lease(m, "texts", target, 60).is(t, what("lease"), 201,
+			fmt.Sprintf(`{"result":{"id":"texts","nodeId":%d,"createdAt":"20`, target))
 		first := u.chunked(m, "POST", memberURL(target, "/drain"), `{"deadlineSeconds":3600}`)
 		first.is(t, what("drain with a deadline, in chunks"), 200, begun)
 		u.drain(m, target, `{"deadlineSeconds":1}`).expect(t, what("drain again with another deadline"), 200, first.body)
 		u.drain(m, target, "").expect(t, what("drain again without a deadline"), 200, first.body)
 		u.drain(m, target, "{").expect(t, what("drain again with a bad body"), 400, `{"error":"Invalid request body"}`)
 		u.do(m, "DELETE", memberURL(target, ""), "").expect(t, what("remove while draining"), 409, refused("draining"))
-		u.do(m, "POST", memberURL(target, "/promote"), "").expect(t, what("promote while draining"), 409, `{"error":"Node is already a voter"}`)
+		u.do(m, "POST", memberURL(target, "/promote"), "").expect(t, what("promote while draining"), 409,
+			`{"error":"Node is already a voter"}`)
 		u.do(m, "GET", memberURL(target, ""), "").is(t, what("get while draining"), 200,
 			`{"result":`+documented(c.member(t, uint64(target)), false, `"draining"`)+`"drainUpdatedAt":"20`)
 		for range 2 {
@@ -242,11 +254,14 @@ func testMembersDrainTexts(t *testing.T, c *cluster) {
 			for range 2 {
 				u.drain(m, target, body).expect(t, what("drain with "+body), 200, `{"result":{"drainState":"drained"}}`)
 			}
-			u.drain(m, target, `{"deadlineSeconds":5}`).expect(t, what("drain what is drained"), 200, `{"result":{"drainState":"drained"}}`)
-			u.drain(m, target, `{"deadlineSeconds":3601}`).expect(t, what("drain what is drained, badly"), 400, `{"error":"deadlineSeconds must be between 0 and 3600"}`)
+			u.drain(m, target, `{"deadlineSeconds":5}`).expect(t, what("drain what is drained"), 200,
+				`{"result":{"drainState":"drained"}}`)
+			u.drain(m, target, `{"deadlineSeconds":3601}`).expect(t, what("drain what is drained, badly"), 400,
+				`{"error":"deadlineSeconds must be between 0 and 3600"}`)
 			u.resume(m, target).expect(t, what("resume"), 200, `{"result":{"message":"Cluster member resumed"}}`)
 		}
-		u.do(m, "DELETE", "/api/v1/cluster/leases/texts", "").expect(t, what("give the lease back"), 200, `{"result":{"message":"Lease released"}}`)
+		u.do(m, "DELETE", "/api/v1/cluster/leases/texts", "").expect(t, what("give the lease back"), 200,
+			`{"result":{"message":"Lease released"}}`)
 
 		// The bounds are inclusive; without leases the drain ends at once.
 		for _, deadline := range []int{1, 3600} {
@@ -274,16 +289,21 @@ func testMembersMint(t *testing.T, c *cluster) {
 			status int
 			want   string
 		}{
-			{"", 400, decode}, {"{", 400, decode}, {"[]", 400, decode}, {`{"nodeID":"2"}`, 400, noID}, {`{"nodeID":1.5}`, 400, noID},
+			{"", 400, decode}, {"{", 400, decode}, {"[]", 400, decode}, {`{"nodeID":"2"}`, 400, noID},
+			{`{"nodeID":1.5}`, 400, noID},
 			{`{"nodeID":%d,"ttlSeconds":"300"}`, 400, noTTL},
-			{"{}", 400, nodeID}, {`{"nodeID":0}`, 400, nodeID}, {`{"nodeID":-1}`, 400, nodeID}, {`{"nodeID":9007199254740992}`, 400, nodeID},
+			{"{}", 400, nodeID}, {`{"nodeID":0}`, 400, nodeID}, {`{"nodeID":-1}`, 400, nodeID},
+			{`{"nodeID":9007199254740992}`, 400, nodeID},
 			{`{"nodeID":null}`, 400, nodeID}, {`{"nodeID":0,"ttlSeconds":1}`, 400, nodeID},
-			{`{"nodeID":%d,"ttlSeconds":299}`, 400, ttl}, {`{"nodeID":%d,"ttlSeconds":86401}`, 400, ttl}, {`{"nodeID":%d,"ttlSeconds":-1}`, 400, ttl},
+			{`{"nodeID":%d,"ttlSeconds":299}`, 400, ttl}, {`{"nodeID":%d,"ttlSeconds":86401}`, 400, ttl},
+			{`{"nodeID":%d,"ttlSeconds":-1}`, 400, ttl},
 			{`{"nodeID":1,"ttlSeconds":299}`, 400, ttl},
 			{`{"nodeID":1}`, 409, `{"error":"node 1 is already a member of the cluster"}`},
 			{`{"nodeID":3}`, 409, `{"error":"node 3 is already a member of the cluster"}`},
-			{`{"nodeID":%d}`, 201, `{"result":{"token":"AQAA`}, {`{"nodeID":%d,"ttlSeconds":0}`, 201, `{"result":{"token":"AQAA`},
-			{`{"nodeid":%d,"TTLSECONDS":300,"more":{}} x`, 201, `{"result":{"token":"AQAA`}, {`{"nodeID":%d,"ttlSeconds":86400}`, 201, `{"result":{"token":"AQAA`},
+			{`{"nodeID":%d}`, 201, `{"result":{"token":"AQAA`},
+			{`{"nodeID":%d,"ttlSeconds":0}`, 201, `{"result":{"token":"AQAA`},
+			{`{"nodeid":%d,"TTLSECONDS":300,"more":{}} x`, 201, `{"result":{"token":"AQAA`},
+			{`{"nodeID":%d,"ttlSeconds":86400}`, 201, `{"result":{"token":"AQAA`},
 		} {
 			next++
 			body := strings.ReplaceAll(x.body, "%d", fmt.Sprint(next))
@@ -291,7 +311,8 @@ func testMembersMint(t *testing.T, c *cluster) {
 			a := u.do(m, "POST", "/api/v1/cluster/pki/join-tokens", body, "Content-Type: ")
 			if x.status == 201 {
 				a.is(t, what, 201, x.want)
-				if !regexp.MustCompile(`^\{"result":\{"token":"[A-Za-z0-9_-]+","expiresAt":\d+,"id":"[0-9a-f]{32}"\}\}$`).MatchString(a.body) {
+				if !regexp.MustCompile(
+					`^\{"result":\{"token":"[A-Za-z0-9_-]+","expiresAt":\d+,"id":"[0-9a-f]{32}"\}\}$`).MatchString(a.body) {
 					t.Errorf("%s: %v", what, a)
 				}
 				continue
@@ -308,14 +329,18 @@ func testAutopilotAnswer(t *testing.T, c *cluster) {
 	u.awaitSettled(t, leader, 1, 2, 3)
 	var servers []string
 	for _, m := range c.members {
-		servers = append(servers, fmt.Sprintf(`\{"nodeId":%d,"raftAddress":"%s","nodeStatus":"alive","healthy":true,"isLeader":%v,"hasVotingRights":true,"stableSince":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",[^{}]*"reason":"[^"]+"\}`,
-			m.n, regexp.QuoteMeta(m.raft), m == leader))
+		servers = append(servers,
+			fmt.Sprintf(`\{"nodeId":%d,"raftAddress":"%s","nodeStatus":"alive","healthy":true,"isLeader":%v,`+
+				`"hasVotingRights":true,"stableSince":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",[^{}]*"reason":"[^"]+"\}`,
+				m.n, regexp.QuoteMeta(m.raft), m == leader))
 	}
-	want := regexp.MustCompile(fmt.Sprintf(`^\{"result":\{"healthy":true,"failureTolerance":1,"leaderNodeId":%d,"voters":\[1,2,3\],"servers":\[%s\]\}\}$`, leader.n, strings.Join(servers, ",")))
+	want := regexp.MustCompile(fmt.Sprintf(`^\{"result":\{"healthy":true,"failureTolerance":1,"leaderNodeId":%d,`+
+		`"voters":\[1,2,3\],"servers":\[%s\]\}\}$`, leader.n, strings.Join(servers, ",")))
 	for role, m := range c.throughBoth(t) {
 		if a := u.do(m, "GET", "/api/v1/cluster/autopilot", ""); a.status != http.StatusOK || !want.MatchString(a.body) {
 			t.Errorf("the %s answers %v\nwant %v", role, a, want)
 		}
-		u.do(m, "POST", "/api/v1/cluster/autopilot", "").expect(t, "POST", 405, `{"error":"the method POST is not allowed here"}`)
+		u.do(m, "POST", "/api/v1/cluster/autopilot", "").expect(t, "POST", 405,
+			`{"error":"the method POST is not allowed here"}`)
 	}
 }

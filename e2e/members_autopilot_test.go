@@ -65,12 +65,15 @@ func (c *cluster) noVoteFor5(t *testing.T, u *user) {
 	if err != nil || x.Suffrage != "nonvoter" || x.Mode != "replicate" {
 		t.Errorf("the replicate-only member: %+v, %v", x, err)
 	}
-	u.do(m, "POST", memberURL(5, "/promote"), "").expect(t, "promote a replicate-only member", 409, `{"error":"Node is replicate-only and never votes"}`)
+	u.do(m, "POST", memberURL(5, "/promote"), "").expect(t, "promote a replicate-only member", 409,
+		`{"error":"Node is replicate-only and never votes"}`)
 }
 
 func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 	const path = "/api/v1/cluster/autopilot/config"
-	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s","maxLagRevisions":10000,"maxLagTime":"30s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false,"upgradeMigration":false}}`
+	const usual = `{"result":{"maxVoters":5,"standBys":2,"stabilization":"2s","lastContactThreshold":"2s",` +
+		`"maxLagRevisions":10000,"maxLagTime":"30s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,` +
+		`"redundancyZones":false,"upgradeMigration":false}}`
 	for role, m := range c.throughBoth(t) {
 		u.do(m, "GET", path, "").expect(t, "the settings from the "+role, 200, usual)
 		for _, x := range []struct{ body, want string }{
@@ -98,8 +101,11 @@ func testAutopilotSettings(t *testing.T, c *cluster, u *user) {
 				t.Errorf("PUT %s on the %s: %v, want %q", x.body, role, a, x.want)
 			}
 		}
-		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters must be a whole number", `{"cleanupDeadMembers":1}`: "cleanupDeadMembers must be true or false", `{"maxVoter":3}`: "maxVoter is not a setting of autopilot; did you mean maxVoters?",
-			`{"maxLagRevisions":-1}`: "maxLagRevisions must be a whole number", `[]`: "object", `5`: "object", `"x"`: "object", `null`: "object"} {
+		for body, field := range map[string]string{`{"maxVoters":"3"}`: "maxVoters must be a whole number",
+			`{"cleanupDeadMembers":1}`: "cleanupDeadMembers must be true or false",
+			`{"maxVoter":3}`:           "maxVoter is not a setting of autopilot; did you mean maxVoters?",
+			`{"maxLagRevisions":-1}`:   "maxLagRevisions must be a whole number", `[]`: "object", `5`: "object", `"x"`: "object",
+			`null`: "object"} {
 			a := u.do(m, "PUT", path, body)
 			if got := a.envelope(t, "PUT "+body, "ella"); a.status != 400 || !strings.Contains(got, field) {
 				t.Errorf("PUT %s on the %s: %v, want 400 and %s in it", body, role, a, field)
@@ -144,7 +150,8 @@ func (c *cluster) watch(t *testing.T, u *user, through ...*member) (stop func())
 	return func() {
 		t.Helper()
 		end()
-		t.Logf("the answers were compared %d times, %d times in the moment of a change, %d times without an answer: %v", compared, moved, failed, voters)
+		t.Logf("the answers were compared %d times, %d times in the moment of a change, %d times without an answer: %v",
+			compared, moved, failed, voters)
 		if len(faults) > 0 {
 			t.Errorf("the answers contradict each other, %d times:\n%s", wrong, strings.Join(faults, "\n"))
 		}
@@ -206,7 +213,8 @@ func testVoterDies(t *testing.T, c *cluster, u *user) {
 // testVoterFreezes: a voter that does not answer for 4 s loses its vote once at most, and then everything stays.
 func testVoterFreezes(t *testing.T, c *cluster, u *user) {
 	// The stand-by that has just come back may soon vote again, and a fourth voter gives its vote up.
-	get[client.AutopilotConfig](t, u, c.members[0], "PUT", "/api/v1/cluster/autopilot/config", `{"stabilization":"1s","maxVoters":3}`)
+	get[client.AutopilotConfig](t, u, c.members[0], "PUT", "/api/v1/cluster/autopilot/config",
+		`{"stabilization":"1s","maxVoters":3}`)
 	leader := c.leader(t)
 	voters, standBys := c.voters(t, u, leader)
 	frozen := slices.DeleteFunc(slices.Clone(voters), func(m *member) bool { return m == leader })[0]
@@ -333,7 +341,9 @@ func testRemoveLeaderKilled(t *testing.T, c *cluster, u *user) {
 	c.leader(t)
 	for _, m := range c.members {
 		m.awaitSQL(t, "SELECT count(*) FROM operations WHERE state = 'running'", "0")
-		m.awaitSQL(t, "SELECT (SELECT count(*) FROM members WHERE raft_node_id = 5), (SELECT count(*) FROM leases), (SELECT count(*) FROM removed_members WHERE raft_node_id = 5)", "0|0|1")
+		m.awaitSQL(t,
+			"SELECT (SELECT count(*) FROM members WHERE raft_node_id = 5), (SELECT count(*) FROM leases), (SELECT count(*) "+
+				"FROM removed_members WHERE raft_node_id = 5)", "0|0|1")
 	}
 	five.awaitExpelled(t)
 }

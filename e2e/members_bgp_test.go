@@ -21,7 +21,8 @@ type bird struct {
 
 func newBird(t *testing.T, dir, name, conf string) *bird {
 	t.Helper()
-	b := &bird{conf: filepath.Join(dir, name+".conf"), socket: filepath.Join(dir, name+".ctl"), log: filepath.Join(dir, name+".log")}
+	b := &bird{conf: filepath.Join(dir, name+".conf"), socket: filepath.Join(dir, name+".ctl"),
+		log: filepath.Join(dir, name+".log")}
 	if err := os.WriteFile(b.conf, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +84,9 @@ func TestMembersBGP(t *testing.T) {
 	mine, theirs := freePort(), freePort()
 	conf := find("(?s)```conf\n(.*?)```")
 	for old, now := range map[string]string{
-		"local 192.0.2.3 as":             fmt.Sprintf("local 127.0.0.1 port %d as", mine),
-		"neighbor 192.0.2.1 as 64513;\n": fmt.Sprintf("neighbor 127.0.0.2 port %d as 64513; multihop; connect delay time 1;\n", theirs),
+		"local 192.0.2.3 as": fmt.Sprintf("local 127.0.0.1 port %d as", mine),
+		"neighbor 192.0.2.1 as 64513;\n": fmt.Sprintf(
+			"neighbor 127.0.0.2 port %d as 64513; multihop; connect delay time 1;\n", theirs),
 	} {
 		if strings.Count(conf, old) != 1 {
 			t.Fatalf("docs/hooks.md has not %q in its configuration:\n%s", old, conf)
@@ -128,7 +130,8 @@ protocol bgp node3 {
 	u.lease(m, "flow", 3, 600).is(t, "lease", 201, "")
 	u.drain(c.members[1], 3, `{"deadlineSeconds":600}`).is(t, "drain", 200, `{"result":{"drainState":"draining"`)
 	speaker.await(t, "the session is down while the lease is held", session+`down `, "protocols")
-	router.await(t, "the router is told why", `node3 +BGP +--- +\w+ +\S+ +\w+ +Received: Administrative shutdown`, "protocols")
+	router.await(t, "the router is told why", `node3 +BGP +--- +\w+ +\S+ +\w+ +Received: Administrative shutdown`,
+		"protocols")
 	if out := router.birdc("show", "route"); strings.Contains(out, "198.51.100.1") {
 		t.Errorf("the router still has the route:\n%s", out)
 	}
@@ -136,7 +139,8 @@ protocol bgp node3 {
 		t.Errorf("with a lease the state is %s", got)
 	}
 	u.do(m, "DELETE", "/api/v1/cluster/leases/flow", "").is(t, "give it back", 200, "")
-	if out := cmd.run(t, "member", "drain", "3", "--deadline", "30s"); out.code != 0 || !strings.Contains(out.stderr, "member 3 is drained") {
+	if out := cmd.run(t, "member", "drain", "3", "--deadline", "30s"); out.code != 0 ||
+		!strings.Contains(out.stderr, "member 3 is drained") {
 		t.Errorf("muster member drain: exit %d: %s", out.code, out.stderr)
 	}
 	speaker.await(t, "the session stays down", session+`down `, "protocols")
@@ -157,7 +161,8 @@ protocol bgp node3 {
 	}
 	var shown struct{ Result map[string]json.RawMessage }
 	line := find(`(?m)^(\{"result":\{"drainState":"drained","hooks".*)$`)
-	if err := json.Unmarshal([]byte(line), &shown); err != nil || string(shown.Result["warnings"]) != `["hook bgp: exit status 1"]` {
+	if err := json.Unmarshal([]byte(line), &shown); err != nil ||
+		string(shown.Result["warnings"]) != `["hook bgp: exit status 1"]` {
 		t.Errorf("docs/hooks.md shows %s (%v)", line, err)
 	}
 	_ = os.Remove(speaker.socket)
@@ -165,5 +170,7 @@ protocol bgp node3 {
 	eventually(t, formed, "bird is back", func() error { _, err := net.Dial("unix", speaker.socket); return err })
 	u.resume(m, 3).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"bgp","ok":true`)
 	up("after bird was started again")
-	c.members[0].awaitSQL(t, "SELECT count(*) FROM audit WHERE action = 'member.drain_hooks' AND object = 'node/3' AND detail LIKE '%exit status 1%'", "1")
+	c.members[0].awaitSQL(t,
+		"SELECT count(*) FROM audit WHERE action = 'member.drain_hooks' AND object = 'node/3' AND detail LIKE '%exit "+
+			"status 1%'", "1")
 }

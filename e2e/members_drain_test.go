@@ -21,10 +21,12 @@ func TestMembersDrain(t *testing.T) {
 	c := clusterWith(t, 3, func(n int) []string {
 		switch n {
 		case 2:
-			return []string{"--drain-hook", "quick=true", "--drain-hook", "hangs=sleep 600", "--drain-hook", "after=true", "--resume-hook", "note=true"}
+			return []string{"--drain-hook", "quick=true", "--drain-hook", "hangs=sleep 600", "--drain-hook", "after=true",
+				"--resume-hook", "note=true"}
 		case 3:
 			note := `echo "$MUSTER_HOOK $MUSTER_NODE_ID $MUSTER_NODE_NAME" >>` + notes
-			return []string{"--drain-hook", "note=" + note, "--drain-hook", "fails=echo secret; exit 3", "--drain-hook", "forks=sleep 2 & exit 0", "--resume-hook", "note=" + note}
+			return []string{"--drain-hook", "note=" + note, "--drain-hook", "fails=echo secret; exit 3", "--drain-hook",
+				"forks=sleep 2 & exit 0", "--resume-hook", "note=" + note}
 		}
 		return nil
 	})
@@ -33,7 +35,8 @@ func TestMembersDrain(t *testing.T) {
 		name string
 		test func(*testing.T, *cluster)
 	}{
-		{"leases", testLeases}, {"lease refusals", testLeaseRefusals}, {"deadline and resume", testDeadlines}, {"the leader", testDrainLeader},
+		{"leases", testLeases}, {"lease refusals", testLeaseRefusals}, {"deadline and resume", testDeadlines},
+		{"the leader", testDrainLeader},
 		{"command line", testDrainCommandLine},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, c) })
@@ -50,10 +53,12 @@ func testLeases(t *testing.T, c *cluster) {
 	other := c.others(leader)[0]
 	leader = c.leader(t)
 
-	u.lease(other, "phone/1", target, 60).is(t, "lease through a path with a slash", 404, `{"error":"there is nothing at this path"}`)
+	u.lease(other, "phone/1", target, 60).is(t, "lease through a path with a slash", 404,
+		`{"error":"there is nothing at this path"}`)
 	u.lease(other, "phone%2F1", target, 60).is(t, "lease", 201, `{"result":{"id":"phone/1","nodeId":1,"createdAt":"20`)
 	u.lease(leader, "phone%2F1", target, 90).is(t, "renewal", 200, `{"result":{"id":"phone/1","nodeId":1,"createdAt":"20`)
-	u.lease(leader, "phone%2F1", 2, 90).expect(t, "move", 409, `{"error":"the lease is held on node 1; delete it first to move it"}`)
+	u.lease(leader, "phone%2F1", 2, 90).expect(t, "move", 409,
+		`{"error":"the lease is held on node 1; delete it first to move it"}`)
 	u.lease(leader, "short", target, 2).is(t, "a short lease", 201, `{"result":{"id":"short"`)
 	granted := time.Now()
 
@@ -61,11 +66,13 @@ func testLeases(t *testing.T, c *cluster) {
 	if begun.DrainState != "draining" || len(begun.Warnings) > 0 {
 		t.Errorf("the drain begins with %+v", begun)
 	}
-	if at, err := time.Parse(time.RFC3339, begun.Deadline); err != nil || time.Until(at) < 27*time.Second || time.Until(at) > 31*time.Second {
+	if at, err := time.Parse(time.RFC3339, begun.Deadline); err != nil || time.Until(at) < 27*time.Second ||
+		time.Until(at) > 31*time.Second {
 		t.Errorf("the deadline of a drain of 30 s is %s", begun.Deadline)
 	}
 	for _, m := range []*member{leader, other} {
-		u.lease(m, "new", target, 60).expect(t, "a new lease while draining", 409, `{"error":"node 1 is draining: no new leases are granted on it"}`)
+		u.lease(m, "new", target, 60).expect(t, "a new lease while draining", 409,
+			`{"error":"node 1 is draining: no new leases are granted on it"}`)
 		u.lease(m, "phone%2F1", target, 60).is(t, "a renewal while draining", 200, `{"result":{"id":"phone/1"`)
 	}
 	u.lease(other, "new", 3, 60).is(t, "a new lease elsewhere", 201, `{"result":{"id":"new","nodeId":3`)
@@ -88,20 +95,24 @@ func testLeases(t *testing.T, c *cluster) {
 	if took := time.Since(granted); took < 1900*time.Millisecond {
 		t.Errorf("a lease of 2 s has expired after %v", took)
 	}
-	u.lease(leader, "short", target, 60).expect(t, "a lease that has expired cannot be renewed", 409, `{"error":"node 1 is draining: no new leases are granted on it"}`)
+	u.lease(leader, "short", target, 60).expect(t, "a lease that has expired cannot be renewed", 409,
+		`{"error":"node 1 is draining: no new leases are granted on it"}`)
 	throughout(t, 600*time.Millisecond, "a lease is held", func() error {
 		if got := u.drainState(t, other, target); got != "draining" {
 			return errors.New(got)
 		}
 		return nil
 	})
-	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back", 200, `{"result":{"message":"Lease released"}}`)
+	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back", 200,
+		`{"result":{"message":"Lease released"}}`)
 	given := time.Now()
 	if took := u.awaitDrain(t, other, target, "drained", formed); late(given, took, 3*time.Second) {
 		t.Errorf("the drain has ended %v after the last lease", took)
 	}
-	u.lease(leader, "new2", target, 60).expect(t, "a new lease on a drained member", 409, `{"error":"node 1 is drained: no new leases are granted on it"}`)
-	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back again", 404, `{"error":"lease not found"}`)
+	u.lease(leader, "new2", target, 60).expect(t, "a new lease on a drained member", 409,
+		`{"error":"node 1 is drained: no new leases are granted on it"}`)
+	u.do(other, "DELETE", "/api/v1/cluster/leases/phone%2F1", "").expect(t, "give it back again", 404,
+		`{"error":"lease not found"}`)
 	u.do(other, "DELETE", "/api/v1/cluster/leases/new", "").is(t, "give it back", 200, "")
 	u.resume(other, target).is(t, "resume", 200, `{"result":{"message":"Cluster member resumed"`)
 	u.lease(leader, "new2", target, 1).is(t, "a lease after the resume", 201, "")
@@ -118,8 +129,10 @@ func testLeaseRefusals(t *testing.T, c *cluster) {
 			{"x", "", 400, `{"error":"the body must be a JSON object"}`},
 			{"x", "[]", 400, `{"error":"the body must be a JSON object"}`},
 			{"x", "{}", 400, `{"error":"nodeId is required and must be a whole number between 1 and 9007199254740991"}`},
-			{"x", `{"nodeId":"1","ttlSeconds":5}`, 400, `{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
-			{"x", `{"nodeId":0,"ttlSeconds":5}`, 400, `{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
+			{"x", `{"nodeId":"1","ttlSeconds":5}`, 400,
+				`{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
+			{"x", `{"nodeId":0,"ttlSeconds":5}`, 400,
+				`{"error":"nodeId must be a whole number between 1 and 9007199254740991"}`},
 			{"x", `{"nodeId":1}`, 400, `{"error":"ttlSeconds is required and must be a whole number between 1 and 86400"}`},
 			{"x", `{"nodeId":1,"ttlSeconds":0}`, 400, `{"error":"ttlSeconds must be a whole number between 1 and 86400"}`},
 			{"x", `{"nodeId":1,"ttlSeconds":86401}`, 400, `{"error":"ttlSeconds must be a whole number between 1 and 86400"}`},
@@ -127,11 +140,15 @@ func testLeaseRefusals(t *testing.T, c *cluster) {
 			{"x", `{"nodeId":99,"ttlSeconds":5}`, 404, `{"error":"Cluster member not found"}`},
 			{strings.Repeat("x", 129), `{"nodeId":1,"ttlSeconds":5}`, 400, `{"error":"the lease id must have 1 to 128 bytes"}`},
 		} {
-			u.do(m, "PUT", "/api/v1/cluster/leases/"+x.id, x.body).expect(t, fmt.Sprintf("%.10s %s on the %s", x.id, x.body, role), x.status, x.want)
+			u.do(m, "PUT", "/api/v1/cluster/leases/"+x.id, x.body).expect(t,
+				fmt.Sprintf("%.10s %s on the %s", x.id, x.body, role), x.status, x.want)
 		}
-		u.do(m, "GET", "/api/v1/cluster/leases?nodeId=x", "").expect(t, "list on the "+role, 400, `{"error":"nodeId must be a member's number"}`)
-		u.do(m, "GET", "/api/v1/cluster/leases/x", "").expect(t, "get on the "+role, 405, `{"error":"the method GET is not allowed here"}`)
-		u.do(m, "DELETE", "/api/v1/cluster/leases/never", "").expect(t, "delete on the "+role, 404, `{"error":"lease not found"}`)
+		u.do(m, "GET", "/api/v1/cluster/leases?nodeId=x", "").expect(t, "list on the "+role, 400,
+			`{"error":"nodeId must be a member's number"}`)
+		u.do(m, "GET", "/api/v1/cluster/leases/x", "").expect(t, "get on the "+role, 405,
+			`{"error":"the method GET is not allowed here"}`)
+		u.do(m, "DELETE", "/api/v1/cluster/leases/never", "").expect(t, "delete on the "+role, 404,
+			`{"error":"lease not found"}`)
 	}
 }
 
@@ -226,7 +243,8 @@ func testDrainLeader(t *testing.T, c *cluster) {
 			}
 			return nil
 		})
-		t.Logf("the drain of the leader through the %s took %v; node %d leads now", through, a.took.Round(time.Millisecond), next.n)
+		t.Logf("the drain of the leader through the %s took %v; node %d leads now", through, a.took.Round(time.Millisecond),
+			next.n)
 		// While another voter is there, a drained one is not elected, nor can it take over.
 		eventually(t, formed, "autopilot shows the drain", func() error {
 			if a := u.do(m, "GET", "/api/v1/cluster/autopilot", ""); !strings.Contains(a.body, `"drainState":"drained"`) {
@@ -320,7 +338,8 @@ func testHooks(t *testing.T, c *cluster, notes string) {
 		t.Errorf("the hooks have noted %q", got)
 	}
 	audit := func(action, id string) string {
-		return fmt.Sprintf("SELECT detail FROM audit WHERE action = '%s' AND object = 'node/%s' ORDER BY revision DESC LIMIT 1", action, id)
+		return fmt.Sprintf("SELECT detail FROM audit WHERE action = '%s' AND object = 'node/%s' ORDER BY revision DESC "+
+			"LIMIT 1", action, id)
 	}
 	fromAudit := func(m *member, action, id, want string) {
 		t.Helper()
@@ -334,28 +353,34 @@ func testHooks(t *testing.T, c *cluster, notes string) {
 	again := drainOf(t, "drain of node 3 again", u.drain(leader, 3, ""))
 	checkHooks(t, "the repeated answer", again.Hooks, "note ok,fails exit status 3,forks ok")
 	r := u.resume(c.members[2], 3)
-	r.is(t, "resume of node 3", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true,"millis":`)
+	r.is(t, "resume of node 3", 200,
+		`{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true,"millis":`)
 	fromAudit(leader, "member.resume_hooks", "3", "note ok")
 	u.resume(leader, 3).is(t, "resume of node 3 again", 200, `{"result":{"message":"Cluster member resumed"`)
 	if got := noted(); got != "drain 3 node-3\nresume 3 node-3\n" {
 		t.Errorf("the hooks have noted %q", got)
 	}
-	c.members[0].awaitSQL(t, "SELECT count(*) FROM audit WHERE action IN ('member.drain', 'member.drained', 'member.resume') AND object = 'node/3'", "3")
+	c.members[0].awaitSQL(t,
+		"SELECT count(*) FROM audit WHERE action IN ('member.drain', 'member.drained', 'member.resume') "+
+			"AND object = 'node/3'", "3")
 
 	a := <-slow
 	d = drainOf(t, "drain of node 2", a)
 	checkHooks(t, "the answer", d.Hooks, "quick ok,hangs did not end within 5s,after ok")
-	if d.DrainState != "drained" || !slices.Equal(d.Warnings, []string{"hook hangs: did not end within 5s"}) || a.took < 4900*time.Millisecond || a.late(8*time.Second) {
+	if d.DrainState != "drained" || !slices.Equal(d.Warnings, []string{"hook hangs: did not end within 5s"}) ||
+		a.took < 4900*time.Millisecond || a.late(8*time.Second) {
 		t.Errorf("the drain of node 2 answers %+v after %v", d, a.took)
 	}
 	fromAudit(hanging, "member.drain_hooks", "2", "quick ok,hangs did not end within 5s,after ok")
 
-	u.resume(leader, 2).is(t, "resume of node 2", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
+	u.resume(leader, 2).is(t, "resume of node 2", 200,
+		`{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
 
 	// A resume while the hooks of the drain still run: those of the resume follow them, and the drain does not come back.
 	u.drain(leader, 2, `{"deadlineSeconds":1}`).is(t, "drain of node 2", 200, `{"result":{"drainState":"draining"`)
 	resumed := u.resume(leader, 2)
-	resumed.is(t, "resume of node 2 in the middle", 200, `{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
+	resumed.is(t, "resume of node 2 in the middle", 200,
+		`{"result":{"message":"Cluster member resumed","hooks":[{"name":"note","ok":true`)
 	t.Logf("the resume in the middle took %v", resumed.took.Round(time.Millisecond))
 	throughout(t, 500*time.Millisecond, "after the resume", func() error {
 		if got := u.drainState(t, leader, 2); got != "active" {
@@ -454,8 +479,10 @@ func TestMembersDrainLeaderKilled(t *testing.T) {
 		return nil
 	})
 	for _, m := range []*member{target, third} {
-		u.do(m, "GET", memberURL(leader.n, ""), "").expect(t, "after the removal", 404, `{"error":"Cluster member not found"}`)
-		m.awaitSQL(t, fmt.Sprintf("SELECT object, state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'", leader.n), fmt.Sprintf("node/%d|done", leader.n))
+		u.do(m, "GET", memberURL(leader.n, ""), "").expect(t, "after the removal", 404,
+			`{"error":"Cluster member not found"}`)
+		m.awaitSQL(t, fmt.Sprintf("SELECT object, state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'",
+			leader.n), fmt.Sprintf("node/%d|done", leader.n))
 		servers, err := u.raftServers(m)
 		if err != nil || len(servers) > 2 {
 			t.Errorf("the Raft configuration after the removal: %+v, %v", servers, err)

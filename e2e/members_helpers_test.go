@@ -226,12 +226,14 @@ func (u *user) agree(m *member) ([]uint64, error) {
 	}
 	slices.Sort(inRaft)
 	if !slices.Equal(before, inRaft) || !slices.Equal(before, state.Voters) || !slices.Equal(before, voting) {
-		return nil, fmt.Errorf("the members list says that %v vote, the Raft configuration %v, autopilot %v (by server: %v)", before, inRaft, state.Voters, voting)
+		return nil, fmt.Errorf("the members list says that %v vote, the Raft configuration %v, autopilot %v (by server: %v)",
+			before, inRaft, state.Voters, voting)
 	}
 	return before, nil
 }
 
-const removedLine = "this node has been removed from the cluster; to join again, start with an empty data directory and a new token"
+const removedLine = "this node has been removed from the cluster; to join again, start with an empty data directory " +
+	"and a new token"
 
 // awaitExpelled waits for a removed member's process to end by itself and to say why.
 func (m *member) awaitExpelled(t *testing.T) {
@@ -252,7 +254,8 @@ func (m *member) awaitExpelled(t *testing.T) {
 	m.forget(t, removedLine) // the one error in its log that is as it should be
 }
 
-// forget takes the errors with a text, which are as they should be, out of the member's log. It reports whether there was one.
+// forget takes the errors with a text, which are as they should be, out of the member's log. It reports whether there
+// was one.
 func (m *member) forget(t *testing.T, text string) bool {
 	t.Helper()
 	log, _ := os.ReadFile(m.log)
@@ -283,8 +286,9 @@ func (m *member) internally(t *testing.T, as *member, method, path string) (a an
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{ForceAttemptHTTP2: true, DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}}
+	transport := &http.Transport{ForceAttemptHTTP2: true, DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}}
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequest(method, "https://"+m.raft+path, nil)
 	if err != nil {

@@ -28,7 +28,8 @@ func TestMembersRemove(t *testing.T) {
 	pair := c.others(leader)
 	gone, stays := pair[0], pair[1]
 	u.drain(gone, gone.n, "").expect(t, "drain", 200, `{"result":{"drainState":"drained"}}`)
-	u.lease(leader, "on-2", gone.n, 60).expect(t, "lease", 409, fmt.Sprintf(`{"error":"node %d is drained: no new leases are granted on it"}`, gone.n))
+	u.lease(leader, "on-2", gone.n, 60).expect(t, "lease", 409,
+		fmt.Sprintf(`{"error":"node %d is drained: no new leases are granted on it"}`, gone.n))
 	u.remove(stays, gone.n, "").expect(t, "removal", 200, removed)
 	begin := time.Now()
 	c.goneForGood(t, gone)
@@ -48,7 +49,8 @@ func TestMembersRemove(t *testing.T) {
 	leader = c.lead2(t, leader)
 	u.drain(leader, stays.n, "").expect(t, "drain", 200, `{"result":{"drainState":"drained"}}`)
 	next.kill()
-	quorum := fmt.Sprintf(`{"error":"Removing node %d would leave the cluster without a healthy quorum: without node %d only 1 of 2 voters would be live, and a majority needs 2; pass ?force=true to remove it anyway"}`, stays.n, stays.n)
+	quorum := fmt.Sprintf(`{"error":"Removing node %d would leave the cluster without a healthy quorum: without node %d `+
+		`only 1 of 2 voters would be live, and a majority needs 2; pass ?force=true to remove it anyway"}`, stays.n, stays.n)
 	eventually(t, formed, "the death is noticed", func() error {
 		state, err := u.autopilot(leader)
 		if err == nil && state.Healthy {
@@ -60,7 +62,8 @@ func TestMembersRemove(t *testing.T) {
 		u.remove(m, stays.n, "").expect(t, "removal of the second of three", 409, quorum)
 	}
 	a := u.do(leader, "DELETE", "/v1/operator/raft/peer?address="+stays.raft, "")
-	if a.status != 500 || !strings.HasPrefix(a.body, "removing the peer would leave the cluster without a healthy quorum: ") {
+	if a.status != 500 || !strings.HasPrefix(a.body,
+		"removing the peer would leave the cluster without a healthy quorum: ") {
 		t.Errorf("the raft family's removal: %v", a)
 	}
 	u.remove(leader, stays.n, "%3Fforce=true").expect(t, "forced, as released clients send it", 200, removed)
@@ -76,7 +79,10 @@ func TestMembersRemove(t *testing.T) {
 	for _, m := range []*member{gone, stays} { // nothing of them is left in any list
 		for _, v := range []*member{leader, next} {
 			u.do(v, "GET", memberURL(m.n, ""), "").expect(t, "get", 404, `{"error":"Cluster member not found"}`)
-			v.awaitSQL(t, fmt.Sprintf("SELECT (SELECT count(*) FROM members WHERE raft_node_id = %d), (SELECT count(*) FROM dek_wraps WHERE raft_node_id = %d), (SELECT count(*) FROM overlay_allocations WHERE raft_node_id = %d), (SELECT count(*) FROM certificates WHERE raft_node_id = %d AND revoked_at IS NULL)", m.n, m.n, m.n, m.n), "0|0|0|0")
+			v.awaitSQL(t,
+				fmt.Sprintf("SELECT (SELECT count(*) FROM members WHERE raft_node_id = %d), (SELECT count(*) FROM dek_wraps "+
+					"WHERE raft_node_id = %d), (SELECT count(*) FROM overlay_allocations WHERE raft_node_id = %d), (SELECT count(*) "+
+					"FROM certificates WHERE raft_node_id = %d AND revoked_at IS NULL)", m.n, m.n, m.n, m.n), "0|0|0|0")
 		}
 	}
 	// Machines that take no part in Raft are removed at the same moment: each waits for its turn.
@@ -85,7 +91,9 @@ func TestMembersRemove(t *testing.T) {
 	for i := range ids {
 		ids[i] = int(newMachine(t).enter(t, u, []*member{leader, next}[i%2], many.Token).RaftNodeID)
 	}
-	for i, a := range atOnce(len(ids), func(i int) answer { return u.remove([]*member{leader, next}[i%2], ids[i], "?force=true") }) {
+	for i, a := range atOnce(len(ids), func(i int) answer {
+		return u.remove([]*member{leader, next}[i%2], ids[i], "?force=true")
+	}) {
 		a.expect(t, fmt.Sprintf("removal of node %d beside others", ids[i]), 200, removed)
 	}
 	c.members = []*member{leader, next}
@@ -124,12 +132,15 @@ func (c *cluster) goneForGood(t *testing.T, gone *member) {
 			if err != nil {
 				return err
 			}
-			if n := slices.IndexFunc(servers, func(s client.RaftServer) bool { return s.Address == gone.raft || s.ID == fmt.Sprint(gone.n) }); n >= 0 {
+			if n := slices.IndexFunc(servers, func(s client.RaftServer) bool {
+				return s.Address == gone.raft || s.ID == fmt.Sprint(gone.n)
+			}); n >= 0 {
 				return fmt.Errorf("node %d is in the Raft configuration: %+v", gone.n, servers)
 			}
 			return nil
 		})
-		m.awaitSQL(t, fmt.Sprintf("SELECT state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'", gone.n), "done")
+		m.awaitSQL(t, fmt.Sprintf("SELECT state FROM operations WHERE kind = 'member.remove' AND object = 'node/%d'", gone.n),
+			"done")
 		m.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM removed_members WHERE raft_node_id = %d", gone.n), "1")
 		eventually(t, formed, "its certificate is refused", func() error {
 			a := m.internally(t, gone, "GET", "/internal/probe")
@@ -143,6 +154,7 @@ func (c *cluster) goneForGood(t *testing.T, gone *member) {
 		u.drain(m, gone.n, "").expect(t, "drain", 404, `{"error":"Cluster member not found"}`)
 		u.lease(m, "for-nobody", gone.n, 5).expect(t, "lease", 404, `{"error":"Cluster member not found"}`)
 		u.do(m, "POST", "/api/v1/cluster/pki/join-tokens", fmt.Sprintf(`{"nodeID":%d}`, gone.n)).
-			expect(t, "mint", 409, fmt.Sprintf(`{"error":"node %d was a member and has been removed; its id is never used again"}`, gone.n))
+			expect(t, "mint", 409,
+				fmt.Sprintf(`{"error":"node %d was a member and has been removed; its id is never used again"}`, gone.n))
 	}
 }

@@ -194,12 +194,14 @@ func TestRecoverMoved(t *testing.T) {
 	b.start(t) // at its new place, which the directory of the other does not know
 	eventually(t, formed, "a plan finds the one that runs", func() error {
 		out := muster(t, append([]string{"recover", "plan", "--data", a.dir, "-o", "json"}, a.peer(b)...)...)
-		if out.code != 0 || !strings.Contains(strings.Join(strings.Fields(out.stdout), ""), `"nodeId":2,`) || !strings.Contains(strings.Join(strings.Fields(out.stdout), ""), `"answers":true`) {
+		if out.code != 0 || !strings.Contains(strings.Join(strings.Fields(out.stdout), ""), `"nodeId":2,`) ||
+			!strings.Contains(strings.Join(strings.Fields(out.stdout), ""), `"answers":true`) {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
 	})
-	if out := muster(t, append([]string{"recover", "apply", "--data", a.dir, "--alone", "--yes"}, a.peer(b)...)...); out.code != 1 || !strings.Contains(out.stderr, "node 2 is running") {
+	if out := muster(t, append([]string{"recover", "apply", "--data", a.dir, "--alone", "--yes"},
+		a.peer(b)...)...); out.code != 1 || !strings.Contains(out.stderr, "node 2 is running") {
 		t.Errorf("applied while another one runs: %+v", out)
 	}
 	b.stop(t)
@@ -215,7 +217,8 @@ func TestRecoverMoved(t *testing.T) {
 	plans := map[*member]string{a: plan(a), b: plan(b)}
 	bundle := filepath.Join(dir, "bundle.tgz")
 	apply := func(m, other *member) outcome {
-		return muster(t, append([]string{"recover", "apply", "--data", m.dir, "--plan", plans[other], "--bundle", bundle, "--yes"}, m.peer(other)...)...)
+		return muster(t, append([]string{"recover", "apply", "--data", m.dir, "--plan", plans[other], "--bundle", bundle,
+			"--yes"}, m.peer(other)...)...)
 	}
 	template, other := a, b
 	if out := apply(a, b); out.code == 1 && strings.Contains(out.stderr, "apply the recovery there") {
@@ -262,8 +265,14 @@ func TestClonedDiskCutOff(t *testing.T) {
 		x.pause()
 		t.Cleanup(x.carryOn)
 	}
-	clone := &member{cluster: c, n: m.n, dir: copied, log: filepath.Join(c.root, "copy.log"),
-		api: fmt.Sprintf("127.0.0.1:%d", freePort()), raft: fmt.Sprintf("127.0.0.1:%d", freePort())}
+	clone := &member{
+		cluster: c,
+		n:       m.n,
+		dir:     copied,
+		log:     filepath.Join(c.root, "copy.log"),
+		api:     fmt.Sprintf("127.0.0.1:%d", freePort()),
+		raft:    fmt.Sprintf("127.0.0.1:%d", freePort()),
+	}
 	clone.args = []string{"serve", "--data", copied, "--api", clone.api, "--raft", clone.raft}
 	clone.start(t)
 	t.Cleanup(clone.kill)
@@ -278,7 +287,8 @@ func TestClonedDiskCutOff(t *testing.T) {
 		x.carryOn()
 	}
 	code, err := clone.exit(formed)
-	if text, _ := os.ReadFile(clone.log); err != nil || code != 1 || !strings.Contains(string(text), fmt.Sprintf("another process is node %d", m.n)) {
+	if text, _ := os.ReadFile(clone.log); err != nil || code != 1 ||
+		!strings.Contains(string(text), fmt.Sprintf("another process is node %d", m.n)) {
 		t.Errorf("the copy: %d, %v\n%s", code, err, lastLines(clone.log, 10))
 	}
 	eventually(t, formed, "the original says so", func() error {

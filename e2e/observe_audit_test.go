@@ -25,13 +25,16 @@ func testAudit(t *testing.T, c *cluster) {
 	u.do(m, "DELETE", "/api/v1/cluster/leases/observed-1", "")
 	end := c.revision(t)
 	eventually(t, formed, "the mirror is there", func() error {
-		if got := sqlite(t, m.db(), "SELECT revision FROM cluster"); got < fmt.Sprint(end) && len(got) <= len(fmt.Sprint(end)) {
+		if got := sqlite(t, m.db(), "SELECT revision FROM cluster"); got < fmt.Sprint(end) &&
+			len(got) <= len(fmt.Sprint(end)) {
 			return errors.New(got)
 		}
 		return nil
 	})
 	ids := func(where, order string) []string {
-		text := sqlite(t, m.db(), fmt.Sprintf("SELECT revision || '.' || seq FROM audit WHERE revision <= %d AND %s ORDER BY revision %s, seq %s", end, where, order, order))
+		text := sqlite(t, m.db(),
+			fmt.Sprintf("SELECT revision || '.' || seq FROM audit WHERE revision <= %d AND %s ORDER BY revision %s, seq %s", end,
+				where, order, order))
 		return strings.Fields(text)
 	}
 	pages := func(m *member, query string, limit int) (all []string) {
@@ -103,7 +106,8 @@ func testAudit(t *testing.T, c *cluster) {
 		t.Errorf("audit --object: %+v", list)
 	}
 	out := cmd.ok(t, "audit", "--limit", "3", "--action", "leader.", "--since", "1h")
-	if lines := strings.Split(strings.TrimSpace(out.stdout), "\n"); len(lines) != 4 || !strings.HasPrefix(lines[0], "AT ") || !strings.Contains(lines[3], "leader.elected") {
+	if lines := strings.Split(strings.TrimSpace(out.stdout), "\n"); len(lines) != 4 ||
+		!strings.HasPrefix(lines[0], "AT ") || !strings.Contains(lines[3], "leader.elected") {
 		t.Errorf("audit --limit 3: %s", out.stdout)
 	}
 	if out := cmd.run(t, "audit", "--since", "yesterday"); out.code != 2 {
@@ -120,7 +124,8 @@ func testRefusals(t *testing.T, c *cluster) {
 	const guess = "guessed-secret-0123456789"
 	thief := c.as(t, guess)
 	for range 30 {
-		thief.do(follower, "POST", "/api/v1/api-tokens", `{"name":"x","scopes":["management"]}`).expect(t, "a guess", 401, `{"error":"Invalid token"}`)
+		thief.do(follower, "POST", "/api/v1/api-tokens", `{"name":"x","scopes":["management"]}`).expect(t, "a guess", 401,
+			`{"error":"Invalid token"}`)
 	}
 	reader := c.as(t, u.apiToken(t, m, "only-reads", "cluster:read").Token)
 	reader.do(m, "DELETE", "/api/v1/cluster/members/2", "").expect(t, "a weak token", 403, `{"error":"Forbidden"}`)
@@ -140,11 +145,14 @@ func testRefusals(t *testing.T, c *cluster) {
 		switch {
 		case e.Outcome != "refused" || e.Type != "access":
 			t.Errorf("%+v", e)
-		case e.Object == "POST /api/v1/api-tokens" && e.Remote == thief.from.String() && strings.HasPrefix(e.Detail, "401 Invalid token"):
+		case e.Object == "POST /api/v1/api-tokens" && e.Remote == thief.from.String() &&
+			strings.HasPrefix(e.Detail, "401 Invalid token"):
 			guesses++
-		case e.Object == "DELETE /api/v1/cluster/members/{id}" && strings.HasPrefix(e.Actor, "only-reads (") && e.Detail == "403 Forbidden":
+		case e.Object == "DELETE /api/v1/cluster/members/{id}" && strings.HasPrefix(e.Actor, "only-reads (") &&
+			e.Detail == "403 Forbidden":
 			weak++
-		case e.Object == "POST /api/v1/cluster/join" && e.Remote == thief.from.String() && e.Detail == "401 Invalid join token: malformed":
+		case e.Object == "POST /api/v1/cluster/join" && e.Remote == thief.from.String() &&
+			e.Detail == "401 Invalid join token: malformed":
 			joins++
 		default:
 			t.Errorf("unexpected: %+v", e)
@@ -205,13 +213,18 @@ func testMetrics(t *testing.T, c *cluster) {
 	grows(`muster_http_requests_total{code="404",method="GET",route="other",via="api"}`, 1)
 	grows(`muster_http_request_duration_seconds_count{method="POST",route="/api/v1/cluster/join-tokens"}`, 4)
 	grows(`muster_event_readers`, 1)
-	if after["muster_revision"] < before["muster_revision"]+5 || after["muster_commit_duration_seconds_count"] < before["muster_commit_duration_seconds_count"]+5 ||
+	if after["muster_revision"] < before["muster_revision"]+5 ||
+		after["muster_commit_duration_seconds_count"] < before["muster_commit_duration_seconds_count"]+5 ||
 		after["muster_audit_rows"] < before["muster_audit_rows"]+5 {
-		t.Errorf("revision, commits, audit: %v %v %v, before %v %v %v", after["muster_revision"], after["muster_commit_duration_seconds_count"], after["muster_audit_rows"],
+		t.Errorf("revision, commits, audit: %v %v %v, before %v %v %v", after["muster_revision"],
+			after["muster_commit_duration_seconds_count"], after["muster_audit_rows"],
 			before["muster_revision"], before["muster_commit_duration_seconds_count"], before["muster_audit_rows"])
 	}
-	for name, want := range map[string]float64{"muster_voters": 3, "muster_failure_tolerance": 1, "muster_members_reachable": 3, "muster_is_leader": 1,
-		`muster_role{role="voter"}`: 1, `muster_raft_servers{role="voter"}`: 3, "muster_has_leader": 1, "muster_dek_generation": 1, `muster_tokens{kind="api",state="valid"}`: after[`muster_tokens{kind="api",state="valid"}`]} {
+	for name, want := range map[string]float64{"muster_voters": 3, "muster_failure_tolerance": 1,
+		"muster_members_reachable": 3, "muster_is_leader": 1,
+		`muster_role{role="voter"}`: 1, `muster_raft_servers{role="voter"}`: 3, "muster_has_leader": 1,
+		"muster_dek_generation":                   1,
+		`muster_tokens{kind="api",state="valid"}`: after[`muster_tokens{kind="api",state="valid"}`]} {
 		if after[name] != want {
 			t.Errorf("%s is %v, not %v", name, after[name], want)
 		}
@@ -222,8 +235,10 @@ func testMetrics(t *testing.T, c *cluster) {
 	}
 	for _, other := range c.others(m) {
 		_, here := scrape(t, c, other)
-		if here["muster_is_leader"] != 0 || here["muster_has_leader"] != 1 || here[`muster_raft_servers{role="voter"}`] != 3 || here["muster_revision"] == 0 ||
-			here[`muster_tokens{kind="api",state="valid"}`] == 0 || here["muster_disk_free_bytes"] == 0 || here["muster_mirror_size_bytes"] == 0 {
+		if here["muster_is_leader"] != 0 || here["muster_has_leader"] != 1 ||
+			here[`muster_raft_servers{role="voter"}`] != 3 || here["muster_revision"] == 0 ||
+			here[`muster_tokens{kind="api",state="valid"}`] == 0 || here["muster_disk_free_bytes"] == 0 ||
+			here["muster_mirror_size_bytes"] == 0 {
 			t.Errorf("node %d: %v", other.n, here)
 		}
 		if _, ok := here["muster_voters"]; ok {

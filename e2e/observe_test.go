@@ -47,7 +47,8 @@ func TestObserve(t *testing.T) {
 	c.awaitEvent(t, before, "member.healthy", away.n)
 
 	// A stream in which nothing has come for all that time is still there.
-	c.admin(t).do(c.leader(t), "PUT", "/api/v1/cluster/autopilot/config", `{"maxLagRevisions":9999}`).is(t, "a setting", 200, "")
+	c.admin(t).do(c.leader(t), "PUT", "/api/v1/cluster/autopilot/config", `{"maxLagRevisions":9999}`).is(t, "a setting",
+		200, "")
 	if f, ok := quiet.next(); !ok || f.event != "setting" {
 		t.Errorf("the quiet stream has ended: %+v", f)
 	}
@@ -64,7 +65,8 @@ func (c *cluster) awaitEvent(t *testing.T, after uint64, action string, node int
 	t.Helper()
 	u := c.admin(t)
 	eventually(t, formed, fmt.Sprintf("%s of node %d is noted", action, node), func() error {
-		page, err := try[client.AuditPage](u, c.leader(t), "GET", fmt.Sprintf("/api/v1/audit?after=%d&action=%s&object=node/%d", after, action, node), "")
+		page, err := try[client.AuditPage](u, c.leader(t), "GET",
+			fmt.Sprintf("/api/v1/audit?after=%d&action=%s&object=node/%d", after, action, node), "")
 		if err == nil && len(page.Entries) != 1 {
 			err = fmt.Errorf("%d entries", len(page.Entries))
 		}
@@ -79,10 +81,12 @@ type story struct {
 }
 
 func tell(e client.Event) string {
-	return fmt.Sprintf("%d|%d|%s|%s|%s|%s|%d|%s", e.Revision, e.Seq, e.At.UTC().Format(time.RFC3339), e.Action, e.Object, e.Actor, e.NodeID, e.Detail)
+	return fmt.Sprintf("%d|%d|%s|%s|%s|%s|%d|%s", e.Revision, e.Seq, e.At.UTC().Format(time.RFC3339), e.Action, e.Object,
+		e.Actor, e.NodeID, e.Detail)
 }
 
-const tellSQL = "SELECT revision, seq, at, action, object, actor, node_id, detail FROM audit WHERE revision > %d ORDER BY revision, seq"
+const tellSQL = "SELECT revision, seq, at, action, object, actor, node_id, detail FROM audit WHERE revision > %d " +
+	"ORDER BY revision, seq"
 
 func (s *story) add(e client.Event) error {
 	s.mu.Lock()
@@ -125,7 +129,8 @@ func testEventsThroughKills(t *testing.T, c *cluster) {
 		stories[i] = &story{}
 		w := c.watcher(t, i)
 		watching.Go(func() {
-			if err := w.Watch(ctx, client.WatchOptions{After: fmt.Sprint(start)}, stories[i].add); !errors.Is(err, context.Canceled) {
+			if err := w.Watch(ctx, client.WatchOptions{After: fmt.Sprint(start)}, stories[i].add); !errors.Is(err,
+				context.Canceled) {
 				t.Errorf("watch from node %d: %v", i+1, err)
 			}
 		})
@@ -240,7 +245,8 @@ type streamed struct {
 	cancel context.CancelFunc
 }
 
-// stream opens a stream; the answer may be a refusal. window bounds what may be under way to a reader that does not read.
+// stream opens a stream; the answer may be a refusal. window bounds what may be under way to a reader that does not
+// read.
 func (u *user) stream(t *testing.T, m *member, query, after string, window int) *streamed {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -292,8 +298,8 @@ func (s *streamed) next() (f frame, ok bool) {
 	return f, false
 }
 
-// testResume: a reader that goes on at another member with the id of its last event gets what follows, once; and filters
-// leave out what they say.
+// testResume: a reader that goes on at another member with the id of its last event gets what follows, once; and
+// filters leave out what they say.
 func testResume(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	start := c.revision(t)
@@ -326,7 +332,8 @@ func testResume(t *testing.T, c *cluster) {
 	// "From now on" is after what was answered before, and before what is asked for later.
 	s := u.stream(t, c.others(c.leader(t))[0], "?type=secret,member", "", 0)
 	u.do(c.members[0], "DELETE", "/api/v1/cluster/secrets/observed", "")
-	if f, ok := s.next(); !ok || !strings.Contains(f.data, `"action":"secret.delete"`) || !strings.Contains(f.data, `"object":"secret/observed"`) {
+	if f, ok := s.next(); !ok || !strings.Contains(f.data, `"action":"secret.delete"`) ||
+		!strings.Contains(f.data, `"object":"secret/observed"`) {
 		t.Errorf("from now on: %+v", f)
 	}
 }

@@ -67,8 +67,9 @@ func record(req *http.Request, body string, a answer) {
 	}
 }
 
-// undescribed compares what was recorded with the description: every answer must be described, to the last field, and every
-// request that a member has carried out must be one of those described. It lists what is not, one line for each kind.
+// undescribed compares what was recorded with the description: every answer must be described, to the last field, and
+// every request that a member has carried out must be one of those described. It lists what is not, one line for each
+// kind.
 func undescribed() (lines []string, compared int) {
 	recorded.Lock()
 	defer recorded.Unlock()
@@ -93,7 +94,8 @@ func undescribed() (lines []string, compared int) {
 		line := fmt.Sprintf("%s %s: %v", x.method, x.target, err)
 		if kind := digits.ReplaceAllString(line, "0"); !kinds[kind] {
 			kinds[kind] = true
-			lines = append(lines, fmt.Sprintf("%s\n  request %s\n  answer  %d %s %.600s", line, shortened(x.body), x.answer.status, x.answer.header.Get("Content-Type"), x.answer.body))
+			lines = append(lines, fmt.Sprintf("%s\n  request %s\n  answer  %d %s %.600s", line, shortened(x.body),
+				x.answer.status, x.answer.header.Get("Content-Type"), x.answer.body))
 		}
 	}
 	slices.Sort(lines)
@@ -116,7 +118,8 @@ func (x *exchange) compare(router routers.Router) error {
 	if method == http.MethodHead && x.answer.status < 300 {
 		method = http.MethodGet // the document says once that it is served alike
 	}
-	if bare := strings.TrimSuffix(target.Path, "/"); bare != "" && x.answer.status < 300 && !strings.HasPrefix(bare, "/v1/peering") {
+	if bare := strings.TrimSuffix(target.Path, "/"); bare != "" && x.answer.status < 300 &&
+		!strings.HasPrefix(bare, "/v1/peering") {
 		target.Path = bare // the same
 	}
 	req := (&http.Request{Method: method, URL: target, Header: x.header, Host: "member"}).WithContext(context.Background())
@@ -136,13 +139,15 @@ func (x *exchange) compare(router routers.Router) error {
 	if method != x.method {
 		return nil // there is no body to compare
 	}
-	if _, part := req.URL.Query()["filter_path"]; part && x.answer.status < 300 || x.answer.header.Get("Content-Encoding") != "" {
+	if _, part := req.URL.Query()["filter_path"]; part && x.answer.status < 300 ||
+		x.answer.header.Get("Content-Encoding") != "" {
 		return nil // a part of what is described, or compressed
 	}
 	if x.answer.status == http.StatusBadRequest && x.answer.body == "" && x.answer.header.Get("Content-Type") == "" {
 		return nil // the peering family's answer to a path or a query that cannot be read
 	}
-	options := &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true, MultiError: true, SkipSettingDefaults: true}
+	options := &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
+		IncludeResponseStatus: true, MultiError: true, SkipSettingDefaults: true}
 	in := &openapi3filter.RequestValidationInput{Request: req, PathParams: params, Route: route, Options: options}
 	if x.answer.status < 300 && !sloppy(x.body) {
 		body := canonical(route.Operation, x.body)
@@ -154,19 +159,25 @@ func (x *exchange) compare(router routers.Router) error {
 			return fmt.Errorf("the request is carried out and not described: %w", err)
 		}
 	}
-	if response := route.Operation.Responses.Status(x.answer.status); response != nil && len(response.Value.Content) == 0 && x.answer.body != "" {
+	if response := route.Operation.Responses.Status(x.answer.status); response != nil &&
+		len(response.Value.Content) == 0 && x.answer.body != "" {
 		return errors.New("the answer is described without a body")
 	}
-	err = openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: x.answer.status,
-		Header: x.answer.header, Options: options, Body: io.NopCloser(bytes.NewReader([]byte(x.answer.body)))})
+	err = openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: in,
+		Status:                 x.answer.status,
+		Header:                 x.answer.header,
+		Options:                options,
+		Body:                   io.NopCloser(bytes.NewReader([]byte(x.answer.body))),
+	})
 	if err != nil {
 		return fmt.Errorf("the answer is not described: %w", err)
 	}
 	return nil
 }
 
-// sloppy reports whether a test has sent what a description cannot express and the members take all the same: white space, or
-// more behind the JSON value.
+// sloppy reports whether a test has sent what a description cannot express and the members take all the same: white
+// space, or more behind the JSON value.
 func sloppy(body string) bool {
 	return body != "" && !json.Valid([]byte(body))
 }

@@ -141,7 +141,8 @@ func dialFake(t *testing.T, address string, k peeringToken) fakePeer {
 		roots.AppendCertsFromPEM([]byte(pem))
 	}
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", address,
-		&tls.Config{RootCAs: roots, ServerName: k.ServerName, NextProtos: []string{"muster-peer/1"}, MinVersion: tls.VersionTLS13})
+		&tls.Config{RootCAs: roots, ServerName: k.ServerName, NextProtos: []string{"muster-peer/1"},
+			MinVersion: tls.VersionTLS13})
 	if err != nil {
 		t.Fatal(err)
 	}

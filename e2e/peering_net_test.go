@@ -49,7 +49,8 @@ func testPeeringUnreachable(t *testing.T, a, b side) {
 	} {
 		wg.Go(func() {
 			got := b.establish("to-a", k.with(x.change))
-			if got.status != 503 || strings.Count(got.body, alike) != x.lines || strings.Count(got.body, "\t* failed to exchange peering secret through address ") != x.lines ||
+			if got.status != 503 || strings.Count(got.body, alike) != x.lines ||
+				strings.Count(got.body, "\t* failed to exchange peering secret through address ") != x.lines ||
 				!strings.HasPrefix(got.body, fmt.Sprintf("%d error", x.lines)) {
 				t.Errorf("%s: %v, want 503 with %d lines like %q", x.what, got, x.lines, alike)
 			}
@@ -80,7 +81,8 @@ func testPeeringUnreachable(t *testing.T, a, b side) {
 	a.remove(t, "to-b")
 }
 
-// testPeeringAgain: peerings that the other side has ended are taken up again, and deletion and creation follow at once.
+// testPeeringAgain: peerings that the other side has ended are taken up again, and deletion and creation follow at
+// once.
 func testPeeringAgain(t *testing.T, a, b side) {
 	peer(t, a, "to-b", b, "to-a")
 	dialer, _ := b.tryPeering("to-a")
@@ -91,7 +93,8 @@ func testPeeringAgain(t *testing.T, a, b side) {
 	b.establish("to-a", token).expect(t, "establish a terminated peering", 200, "{}")
 	after := b.await(t, "to-a", "ACTIVE")
 	fresh := a.await(t, "to-b", "ACTIVE")
-	if after.ID != dialer.ID || after.CreateIndex != dialer.CreateIndex || after.PeerID == dialer.PeerID || fresh.ID == acceptor.ID || fresh.CreateIndex == acceptor.CreateIndex {
+	if after.ID != dialer.ID || after.CreateIndex != dialer.CreateIndex || after.PeerID == dialer.PeerID ||
+		fresh.ID == acceptor.ID || fresh.CreateIndex == acceptor.CreateIndex {
 		t.Errorf("the dialer was %+v\nand is %+v,\nthe acceptor was %+v\nand is %+v", dialer, after, acceptor, fresh)
 	}
 	// The dialer ends it; a token for the terminated acceptor works without deleting anything.
@@ -131,7 +134,9 @@ func testPeeringBlocking(t *testing.T, a side) {
 	list := a.u.do(a.at, "GET", "/v1/peerings", "")
 	waiting := ask("/v1/peerings", list.header.Get("X-Consul-Index"), "15s")
 	a.token(t, "unwanted")
-	if got := <-waiting; got.status != 200 || !strings.Contains(got.body, `"unwanted"`) || got.header.Get("X-Consul-Index") <= list.header.Get("X-Consul-Index") && len(got.header.Get("X-Consul-Index")) == len(list.header.Get("X-Consul-Index")) {
+	if got := <-waiting; got.status != 200 || !strings.Contains(got.body, `"unwanted"`) ||
+		got.header.Get("X-Consul-Index") <= list.header.Get("X-Consul-Index") &&
+			len(got.header.Get("X-Consul-Index")) == len(list.header.Get("X-Consul-Index")) {
 		t.Errorf("the list: %v (index %s after %s)", got, got.header.Get("X-Consul-Index"), list.header.Get("X-Consul-Index"))
 	}
 	missing := ask("/v1/peering/wanted", a.u.do(a.at, "GET", "/v1/peerings", "").header.Get("X-Consul-Index"), "15s")
@@ -143,12 +148,14 @@ func testPeeringBlocking(t *testing.T, a side) {
 	short := ask("/v1/peering/wanted", p.ModifyIndex, "1s")
 	long := ask("/v1/peering/wanted", p.ModifyIndex, "15s")
 	a.token(t, "unwanted") // does not concern them
-	if got := <-short; got.status != 200 || got.header.Get("X-Consul-Index") != fmt.Sprint(p.ModifyIndex) || got.took < time.Second {
+	if got := <-short; got.status != 200 || got.header.Get("X-Consul-Index") != fmt.Sprint(p.ModifyIndex) ||
+		got.took < time.Second {
 		t.Errorf("a time-out: %v after %v", got, got.took)
 	}
 	a.token(t, "wanted")
 	var now client.Peering
-	if got := <-long; json.Unmarshal([]byte(got.body), &now) != nil || now.ModifyIndex <= p.ModifyIndex || got.header.Get("X-Consul-Index") != fmt.Sprint(now.ModifyIndex) {
+	if got := <-long; json.Unmarshal([]byte(got.body), &now) != nil || now.ModifyIndex <= p.ModifyIndex ||
+		got.header.Get("X-Consul-Index") != fmt.Sprint(now.ModifyIndex) {
 		t.Errorf("a change: %v", got)
 	}
 	gone := ask("/v1/peering/wanted", now.ModifyIndex+1, "15s") // DELETING is one change, its end the next
@@ -172,16 +179,19 @@ func testPeeringCommands(t *testing.T, a, b side) {
 		t.Fatalf("token: %+v", out)
 	}
 	a.secret("a peering token", strings.TrimSpace(out.stdout))
-	if got := (command{stdin: out.stdout}).run(t, "peering", "establish", "cli-a", "-", "--data", b.at.dir); got.code != 0 || got.stdout != "" {
+	if got := (command{stdin: out.stdout}).run(t, "peering", "establish", "cli-a", "-", "--data",
+		b.at.dir); got.code != 0 || got.stdout != "" {
 		t.Fatalf("establish: %+v", got)
 	}
 	b.await(t, "cli-a", "ACTIVE")
 	a.await(t, "cli-b", "ACTIVE")
 	for _, x := range []struct{ args, want string }{
-		{"peering list", "cli-b"}, {"peering show cli-b", "team=x"}, {"peering members cli-b", b.at.raft}, {"peering list -o json", `"State": "ACTIVE"`},
+		{"peering list", "cli-b"}, {"peering show cli-b", "team=x"}, {"peering members cli-b", b.at.raft},
+		{"peering list -o json", `"State": "ACTIVE"`},
 	} {
 		eventually(t, formed, x.args, func() error {
-			if got := muster(t, append(strings.Fields(x.args), "--data", a.members[0].dir)...); got.code != 0 || !strings.Contains(got.stdout, x.want) {
+			if got := muster(t, append(strings.Fields(x.args), "--data", a.members[0].dir)...); got.code != 0 ||
+				!strings.Contains(got.stdout, x.want) {
 				return fmt.Errorf("%+v", got)
 			}
 			return nil
@@ -190,7 +200,9 @@ func testPeeringCommands(t *testing.T, a, b side) {
 	for _, x := range []struct {
 		args string
 		code int
-	}{{"peering show nobody", 1}, {"peering establish cli-a nonsense", 1}, {"peering token", 2}, {"peering token UPPER", 1}, {"peering delete cli-b", 1}, {"peering delete cli-b --yes", 0}, {"peering delete nobody --yes", 1}} {
+	}{{"peering show nobody", 1}, {"peering establish cli-a nonsense", 1}, {"peering token", 2},
+		{"peering token UPPER", 1}, {"peering delete cli-b", 1}, {"peering delete cli-b --yes", 0},
+		{"peering delete nobody --yes", 1}} {
 		if got := muster(t, append(strings.Fields(x.args), "--data", a.members[0].dir)...); got.code != x.code {
 			t.Errorf("%s: %+v", x.args, got)
 		}
@@ -204,8 +216,10 @@ func testPeeringCommands(t *testing.T, a, b side) {
 func testPeeringGarbage(t *testing.T, a side) {
 	k := parseToken(t, a.token(t, "bad"))
 	for _, m := range a.members { // leader or not
-		for _, first := range []string{"", "{}", "nonsense", `{"heartbeat":{}}`, `{"exchange":{},"open":{}}`, `{"exchange":{"peerId":"x","secret":"y","more":1}}`,
-			`{"open":{"peerId":"","secret":"x"}}`, fmt.Sprintf(`{"open":{"peerId":%q,"secret":"x"}}`, k.PeerID), strings.Repeat("x", 2<<20)} {
+		for _, first := range []string{"", "{}", "nonsense", `{"heartbeat":{}}`, `{"exchange":{},"open":{}}`,
+			`{"exchange":{"peerId":"x","secret":"y","more":1}}`,
+			`{"open":{"peerId":"","secret":"x"}}`, fmt.Sprintf(`{"open":{"peerId":%q,"secret":"x"}}`, k.PeerID),
+			strings.Repeat("x", 2<<20)} {
 			f := dialFake(t, m.raft, k)
 			f.send(first)
 			f.closed(t)
@@ -213,12 +227,14 @@ func testPeeringGarbage(t *testing.T, a side) {
 	}
 	secret := dialFake(t, a.at.raft, k).exchange(t, k)
 	a.secret("a stream secret", secret)
-	member := `{"members":{"first":true,"last":true,"list":[{"id":"1","name":"m1","nodeId":1,"raftAddress":"r","apiAddress":"a","health":"alive"}]}}`
+	member := `{"members":{"first":true,"last":true,"list":[{"id":"1","name":"m1","nodeId":1,"raftAddress":"r",` +
+		`"apiAddress":"a","health":"alive"}]}}`
 	pems, _ := json.Marshal(k.CA)
 	trust := fmt.Sprintf(`{"trust":{"sequence":1,"pems":%s}}`, pems)
 	for _, x := range []struct{ text, reason string }{
 		{"nonsense", "cannot be read"},
-		{`{"members":{"first":true,"last":true,"list":[{"id":"","name":"","nodeId":1,"raftAddress":"","apiAddress":"","health":""}]}}`, "invalid member"},
+		{`{"members":{"first":true,"last":true,"list":[{"id":"","name":"","nodeId":1,"raftAddress":"","apiAddress":"",` +
+			`"health":""}]}}`, "invalid member"},
 		{`{"members":{"last":true,"list":[]}}`, "no beginning"},
 		{`{"trust":{"sequence":9,"pems":["x"]}}`, "authority"},
 		{`{"addresses":{"list":["1.2.3.4:5"]}}`, "not allowed on a stream"},
@@ -421,7 +437,8 @@ func testPeeringAuthorities(t *testing.T, a, b side) {
 	begin := time.Now()
 	eventually(t, formed, "a stream under the new authority", func() error {
 		p, got := b.tryPeering("to-a")
-		if p.State != "ACTIVE" || p.StreamStatus.LastReceive == nil || p.StreamStatus.LastReceive.Before(begin.Add(-time.Second)) {
+		if p.State != "ACTIVE" || p.StreamStatus.LastReceive == nil ||
+			p.StreamStatus.LastReceive.Before(begin.Add(-time.Second)) {
 			return fmt.Errorf("%v", got)
 		}
 		return nil

@@ -32,12 +32,14 @@ func TestRaftLastVoter(t *testing.T) {
 	c := found(t)
 	u, m := c.admin(t), c.members[0]
 	servers, err := u.raftServers(m)
-	if err != nil || len(servers) != 1 || !servers[0].Leader || !servers[0].Voter || servers[0].RaftProtocol != "3" || servers[0].Node != "node-1.global" {
+	if err != nil || len(servers) != 1 || !servers[0].Leader || !servers[0].Voter || servers[0].RaftProtocol != "3" ||
+		servers[0].Node != "node-1.global" {
 		t.Fatalf("%+v, %v", servers, err)
 	}
 	before := u.do(m, "GET", "/v1/operator/raft/configuration", "").body
 	for _, query := range []string{"id=" + servers[0].ID, "address=" + m.raft, "id=1"} {
-		u.do(m, "DELETE", "/v1/operator/raft/peer?"+query, "").expect(t, query, 500, "need at least one voter in configuration: {[]}")
+		u.do(m, "DELETE", "/v1/operator/raft/peer?"+query, "").expect(t, query, 500,
+			"need at least one voter in configuration: {[]}")
 	}
 	if after := u.do(m, "GET", "/v1/operator/raft/configuration", "").body; after != before {
 		t.Errorf("the configuration was %s and is %s", before, after)
@@ -55,7 +57,8 @@ func testRaftNeighbours(t *testing.T, c *cluster) {
 			u.do(m, "GET", "/v1/status/leader", "").expect(t, "leader", 200, `"`+leader.raft+`"`)
 			u.do(m, "GET", "/v1/regions", "").expect(t, "regions", 200, `["global"]`)
 			u.do(m, "GET", "/v1/agent/health", "").expect(t, "health", 200, `{"server":{"message":"ok","ok":true}}`)
-			u.do(m, "GET", "/v1/agent/health?type=client", "").expect(t, "health of a client", 500, `{"client":{"ok":false,"message":"client not enabled"}}`)
+			u.do(m, "GET", "/v1/agent/health?type=client", "").expect(t, "health of a client", 500,
+				`{"client":{"ok":false,"message":"client not enabled"}}`)
 			u.do(m, "GET", "/v1/status/leader?region=nope", "").expect(t, "region", 500, "No path to region")
 			for _, query := range []string{"", "?stale"} {
 				eventually(t, formed, "three peers"+query, func() error { // a replica may be a moment behind
@@ -92,10 +95,12 @@ func testRaftNeighbours(t *testing.T, c *cluster) {
 		})
 		leads := 0
 		for _, x := range members.Members {
-			if x.Status != "alive" || x.Tags["role"] != "nomad" || !strings.HasSuffix(x.Name, ".global") || len(x.Tags["id"]) != 36 {
+			if x.Status != "alive" || x.Tags["role"] != "nomad" || !strings.HasSuffix(x.Name, ".global") ||
+				len(x.Tags["id"]) != 36 {
 				t.Errorf("node %d shows %+v", m.n, x)
 			}
-			if x.Addr+":"+x.Tags["port"] == leader.raft && fmt.Sprint(x.Port) == x.Tags["port"] { // how the command line finds the leader
+			// how the command line finds the leader
+			if x.Addr+":"+x.Tags["port"] == leader.raft && fmt.Sprint(x.Port) == x.Tags["port"] {
 				leads++
 			}
 		}
@@ -107,11 +112,13 @@ func testRaftNeighbours(t *testing.T, c *cluster) {
 			Member struct{ Name string }
 			Stats  map[string]map[string]string
 		}
-		if a := u.do(m, "GET", "/v1/agent/self", ""); json.Unmarshal([]byte(a.body), &self) != nil || self.Member.Name != fmt.Sprintf("node-%d.global", m.n) || self.Stats["raft"]["num_peers"] != "2" {
+		if a := u.do(m, "GET", "/v1/agent/self", ""); json.Unmarshal([]byte(a.body), &self) != nil ||
+			self.Member.Name != fmt.Sprintf("node-%d.global", m.n) || self.Stats["raft"]["num_peers"] != "2" {
 			t.Errorf("self of node %d: %v", m.n, a)
 		}
 		c.nobody(t).do(m, "GET", "/v1/agent/members", "").expect(t, "members without a token", 403, "Permission denied")
-		c.nobody(t).do(m, "GET", "/v1/operator/autopilot/health", "").expect(t, "health without a token", 403, "Permission denied")
+		c.nobody(t).do(m, "GET", "/v1/operator/autopilot/health", "").expect(t, "health without a token", 403,
+			"Permission denied")
 	}
 }
 
@@ -140,7 +147,8 @@ func testRaftMethods(t *testing.T, c *cluster) {
 	u.do(c.members[1], "GET", "/v1/operator/raft/nothing", "").expect(t, "unknown leaf", 404, "Invalid method")
 }
 
-// testRaftArguments: the order of the rules of a transfer and of a removal, which comes before the question of who asks.
+// testRaftArguments: the order of the rules of a transfer and of a removal, which comes before the question of who
+// asks.
 func testRaftArguments(t *testing.T, c *cluster) {
 	unknown := "11111111-1111-4111-8111-111111111111"
 	transfer, remove := "/v1/operator/raft/transfer-leadership", "/v1/operator/raft/peer"
@@ -158,8 +166,10 @@ func testRaftArguments(t *testing.T, c *cluster) {
 		{"PUT", transfer + "?id=foo", 400, "id must be a uuid: uuid string is wrong length"},
 		{"PUT", transfer + "?id=" + strings.Repeat("1", 36), 400, "id must be a uuid: uuid is improperly formatted"},
 		{"PUT", transfer + "?address=bar", 400, "address must be in IP:port format: not an ip:port"},
-		{"PUT", transfer + "?address=localhost:4647", 400, `address must be in IP:port format: ParseAddr("localhost"): unable to parse IP`},
-		{"POST", transfer + "?address=1.2.3.4:99999", 400, `address must be in IP:port format: invalid port "99999" parsing "1.2.3.4:99999"`},
+		{"PUT", transfer + "?address=localhost:4647", 400,
+			`address must be in IP:port format: ParseAddr("localhost"): unable to parse IP`},
+		{"POST", transfer + "?address=1.2.3.4:99999", 400,
+			`address must be in IP:port format: invalid port "99999" parsing "1.2.3.4:99999"`},
 		{"PUT", transfer + "?region=nope&id=" + unknown, 500, "No path to region"},
 		{"DELETE", remove, 400, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove"},
 		{"DELETE", remove + "?id=a&address=b", 400, "Must specify only one of ?id or ?address"},
@@ -171,11 +181,15 @@ func testRaftArguments(t *testing.T, c *cluster) {
 	}
 	u := c.admin(t)
 	for _, m := range c.members { // the same words from each member
-		u.do(m, "PUT", transfer+"?stale=random&id="+unknown, "").expect(t, "unknown id", 400, `id "`+unknown+`" was not found in the Raft configuration`)
-		u.do(m, "PUT", transfer+"?address=9.9.9.9:8000", "").expect(t, "unknown address", 400, `address "9.9.9.9:8000" was not found in the Raft configuration`)
+		u.do(m, "PUT", transfer+"?stale=random&id="+unknown, "").expect(t, "unknown id", 400, `id "`+unknown+
+			`" was not found in the Raft configuration`)
+		u.do(m, "PUT", transfer+"?address=9.9.9.9:8000", "").expect(t, "unknown address", 400,
+			`address "9.9.9.9:8000" was not found in the Raft configuration`)
 		u.do(m, "DELETE", remove+"?id", "").expect(t, "empty id", 500, `id "" was not found in the Raft configuration`)
-		u.do(m, "DELETE", remove+"?id=%22q%22%0Ax", "").expect(t, "quoting", 500, `id "\"q\"\nx" was not found in the Raft configuration`)
-		u.do(m, "DELETE", remove+"?address=nope", "").expect(t, "unknown address", 500, `address "nope" was not found in the Raft configuration`)
+		u.do(m, "DELETE", remove+"?id=%22q%22%0Ax", "").expect(t, "quoting", 500,
+			`id "\"q\"\nx" was not found in the Raft configuration`)
+		u.do(m, "DELETE", remove+"?address=nope", "").expect(t, "unknown address", 500,
+			`address "nope" was not found in the Raft configuration`)
 	}
 }
 
@@ -198,8 +212,10 @@ func testRaftGzip(t *testing.T, c *cluster) {
 func testRaftAutopilot(t *testing.T, c *cluster) {
 	const path = "/v1/operator/autopilot/configuration"
 	u := c.admin(t)
-	const first = `{"LastContactThreshold":"2s","ServerStabilizationTime":"10s","CleanupDeadServers":false,"MaxTrailingLogs":10000,"MinQuorum":2,` +
-		`"EnableRedundancyZones":false,"DisableUpgradeMigration":true,"EnableCustomUpgrades":false,"CreateIndex":1,"ModifyIndex":1}`
+	const first = `{"LastContactThreshold":"2s","ServerStabilizationTime":"10s","CleanupDeadServers":false,` +
+		`"MaxTrailingLogs":10000,"MinQuorum":2,` +
+		`"EnableRedundancyZones":false,"DisableUpgradeMigration":true,"EnableCustomUpgrades":false,"CreateIndex":1,` +
+		`"ModifyIndex":1}`
 	for _, m := range c.members {
 		u.do(m, "GET", path, "").expect(t, "defaults", 200, first)
 		u.do(m, "GET", path+"?stale&pretty", "").expect(t, "defaults, stale and pretty", 200, first+"\n")
@@ -212,28 +228,37 @@ func testRaftAutopilot(t *testing.T, c *cluster) {
 		{"", "", 400, "Error parsing autopilot config: Request body is empty"},
 		{"", "[1]", 400, "Error parsing autopilot config: the body must be a JSON object"},
 		{"", "{", 400, "Error parsing autopilot config: the body must be a JSON object"},
-		{"", `{"LastContactThreshold":5}`, 400, "Error parsing autopilot config: LastContactThreshold must be a string, not a number"},
-		{"", `{"ServerStabilizationTime":"soon"}`, 400, `Error parsing autopilot config: ServerStabilizationTime must be a duration such as "200ms", not "soon"`},
-		{"", `{"LastContactThreshold":"-1s"}`, 400, "Error parsing autopilot config: LastContactThreshold must be between 100ms and 10m0s, not -1s"},
-		{"", `{"MaxTrailingLogs":-1}`, 400, "Error parsing autopilot config: MaxTrailingLogs must be a uint64, not a number -1"},
+		{"", `{"LastContactThreshold":5}`, 400,
+			"Error parsing autopilot config: LastContactThreshold must be a string, not a number"},
+		{"", `{"ServerStabilizationTime":"soon"}`, 400,
+			`Error parsing autopilot config: ServerStabilizationTime must be a duration such as "200ms", not "soon"`},
+		{"", `{"LastContactThreshold":"-1s"}`, 400,
+			"Error parsing autopilot config: LastContactThreshold must be between 100ms and 10m0s, not -1s"},
+		{"", `{"MaxTrailingLogs":-1}`, 400,
+			"Error parsing autopilot config: MaxTrailingLogs must be a uint64, not a number -1"},
 		{"", `{"MinQuorum":6}`, 400, "Error parsing autopilot config: MinQuorum must be between 1 and maxVoters (5), not 6"},
-		{"", `{"EnableRedundancyZones":1}`, 400, "Error parsing autopilot config: EnableRedundancyZones must be a bool, not a number"},
+		{"", `{"EnableRedundancyZones":1}`, 400,
+			"Error parsing autopilot config: EnableRedundancyZones must be a bool, not a number"},
 		{"?cas=abc", first, 400, `Error parsing cas value: strconv.ParseUint: parsing "abc": invalid syntax`},
 		{"?cas=77", first, 200, "false"},
 	} {
 		u.do(c.members[1], "PUT", path+x.query, x.body).expect(t, x.query+x.body, x.status, x.want)
 	}
 	u.do(c.members[2], "GET", path, "").expect(t, "nothing has changed", 200, first)
-	u.do(c.members[2], "PUT", path+"?cas=1", `{"ServerStabilizationTime":"3s","MaxTrailingLogs":777,"CleanupDeadServers":true}`).expect(t, "cas", 200, "true")
+	u.do(c.members[2], "PUT", path+"?cas=1",
+		`{"ServerStabilizationTime":"3s","MaxTrailingLogs":777,"CleanupDeadServers":true}`).expect(t, "cas", 200, "true")
 	own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", "")
-	if !strings.Contains(own.body, `"stabilization":"3s","lastContactThreshold":"2s","maxLagRevisions":777,"maxLagTime":"30s","cleanupDeadMembers":true`) {
+	if !strings.Contains(own.body,
+		`"stabilization":"3s","lastContactThreshold":"2s","maxLagRevisions":777,"maxLagTime":"30s",`+
+			`"cleanupDeadMembers":true`) {
 		t.Errorf("our own API says %v", own)
 	}
 	u.do(c.members[0], "PUT", path+"?cas=1", first).expect(t, "an old cas", 200, "false")
 	// What only our own API knows stays; what this family leaves out goes back.
 	u.do(c.members[0], "PUT", "/api/v1/cluster/autopilot/config", `{"maxVoters":7}`)
 	u.do(c.members[1], "PUT", path, first).expect(t, "full replace", 200, "true")
-	if own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", ""); !strings.Contains(own.body, `"maxVoters":7`) || !strings.Contains(own.body, `"maxLagRevisions":10000`) {
+	if own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", ""); !strings.Contains(own.body,
+		`"maxVoters":7`) || !strings.Contains(own.body, `"maxLagRevisions":10000`) {
 		t.Errorf("after a full replace our own API says %v", own)
 	}
 }
@@ -247,7 +272,8 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 	u := c.admin(t)
 	follower := c.others(c.leader(t))[0]
 	a := u.transferTo(follower, follower)
-	if a.status != 200 || !strings.HasPrefix(a.body, `{"Err":null,"From":{"Address":"`) || !strings.Contains(a.body, `"Noop":false`) {
+	if a.status != 200 || !strings.HasPrefix(a.body, `{"Err":null,"From":{"Address":"`) ||
+		!strings.Contains(a.body, `"Noop":false`) {
 		t.Fatalf("transfer: %v", a)
 	}
 	if a := u.transferTo(c.members[0], follower); a.status != 200 || !strings.Contains(a.body, `"Noop":true`) {
@@ -303,9 +329,11 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 	target.pause()
 	a = u.transferTo(third, target)
 	target.carryOn()
-	a.is(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d d", target.n)) // does not answer, or did not take over
+	// does not answer, or did not take over
+	a.is(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d d", target.n))
 	target.kill()
-	u.transferTo(third, target).expect(t, "to a dead member", 500, fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
+	u.transferTo(third, target).expect(t, "to a dead member", 500,
+		fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
 	if now := c.leader(t); now != leader {
 		t.Errorf("node %d leads after two transfers that failed, not node %d", now.n, leader.n)
 	}
@@ -347,13 +375,15 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 	}
 	eventually(t, formed, "healthy", func() error {
 		a := u.do(c.members[1], "GET", path, "")
-		if a.status != 200 || json.Unmarshal([]byte(a.body), &health) != nil || len(health.Servers) != 3 || len(health.Voters) != 3 || health.FailureTolerance != 1 {
+		if a.status != 200 || json.Unmarshal([]byte(a.body), &health) != nil || len(health.Servers) != 3 ||
+			len(health.Voters) != 3 || health.FailureTolerance != 1 {
 			return fmt.Errorf("%v", a)
 		}
 		return nil
 	})
 	for _, s := range health.Servers {
-		if _, err := time.ParseDuration(s.LastContact); err != nil || !s.Healthy || !s.Voter || s.SerfStatus != "alive" || s.LastTerm == 0 || s.LastIndex == 0 || s.Leader != (s.ID == health.Leader) {
+		if _, err := time.ParseDuration(s.LastContact); err != nil || !s.Healthy || !s.Voter || s.SerfStatus != "alive" ||
+			s.LastTerm == 0 || s.LastIndex == 0 || s.Leader != (s.ID == health.Leader) {
 			t.Errorf("%+v", s)
 		}
 		if _, err := time.Parse(time.RFC3339, s.StableSince); err != nil {
@@ -365,7 +395,8 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 	asked := c.others(dead)[0]
 	eventually(t, formed, "unhealthy", func() error {
 		a := u.do(asked, "GET", path, "")
-		if a.status != 429 || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") || !strings.Contains(a.body, `"SerfStatus":"failed"`) {
+		if a.status != 429 || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") ||
+			!strings.Contains(a.body, `"SerfStatus":"failed"`) {
 			return fmt.Errorf("%v", a)
 		}
 		return nil
@@ -388,9 +419,11 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
-	u.do(asked, "GET", "/v1/agent/health?stale", "").expect(t, "health, stale", 500, `{"server":{"ok":false,"message":"no leader"}}`)
+	u.do(asked, "GET", "/v1/agent/health?stale", "").expect(t, "health, stale", 500,
+		`{"server":{"ok":false,"message":"no leader"}}`)
 	var wait sync.WaitGroup
-	for path, want := range map[string]string{"/v1/status/leader": "No cluster leader", "/v1/status/peers": "No cluster leader",
+	for path, want := range map[string]string{"/v1/status/leader": "No cluster leader",
+		"/v1/status/peers":              "No cluster leader",
 		"/v1/operator/autopilot/health": "No cluster leader", "/v1/operator/snapshot": "No cluster leader",
 		"/v1/agent/health": `{"server":{"ok":false,"message":"No cluster leader"}}`} {
 		wait.Go(func() {
@@ -399,13 +432,15 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 			}
 		})
 	}
-	for path, want := range map[string]string{"/v1/status/peers?stale": asked.raft, "/v1/agent/members": asked.raft[strings.Index(asked.raft, ":")+1:],
+	for path, want := range map[string]string{"/v1/status/peers?stale": asked.raft,
+		"/v1/agent/members":                          asked.raft[strings.Index(asked.raft, ":")+1:],
 		"/v1/operator/autopilot/configuration?stale": "MaxTrailingLogs"} {
 		if a := u.do(asked, "GET", path, ""); a.status != 200 || !strings.Contains(a.body, want) || a.late(4*time.Second) {
 			t.Errorf("GET %s without a leader: %v after %v", path, a, a.took)
 		}
 	}
-	if a := u.do(asked, "GET", "/v1/operator/snapshot?stale", ""); a.status != 200 || len(unpack(t, []byte(a.body))["state.bin"]) == 0 {
+	if a := u.do(asked, "GET", "/v1/operator/snapshot?stale", ""); a.status != 200 ||
+		len(unpack(t, []byte(a.body))["state.bin"]) == 0 {
 		t.Errorf("a stale snapshot without a leader: %d %v", a.status, a.header)
 	}
 	wait.Wait()

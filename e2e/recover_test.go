@@ -41,7 +41,9 @@ func TestRecover(t *testing.T) {
 	}
 	book.check(t, u, left)
 	eventually(t, formed, "the tables agree with Raft", func() error {
-		if got := sqlite(t, a.db(), "SELECT group_concat(raft_role, ' ') FROM (SELECT raft_role FROM members WHERE raft_role <> '')"); got != "voter voter" {
+		got := sqlite(t, a.db(),
+			"SELECT group_concat(raft_role, ' ') FROM (SELECT raft_role FROM members WHERE raft_role <> '')")
+		if got != "voter voter" {
 			return fmt.Errorf("%s", got)
 		}
 		servers, err := u.raftServers(a)
@@ -65,8 +67,8 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-// loseThree kills three of five members, the leader among them. What was answered is on a majority; it is on the two that are
-// left as well, for entries that only the three had could be on no survivor.
+// loseThree kills three of five members, the leader among them. What was answered is on a majority; it is on the two
+// that are left as well, for entries that only the three had could be on no survivor.
 func loseThree(t *testing.T, c *cluster) (lost, left []*member) {
 	t.Helper()
 	leader := c.leader(t)
@@ -123,7 +125,8 @@ func (r *recovery) save(m *member) (recoveryPlan, string) {
 func (r *recovery) whileOneRuns(a, b *member) {
 	t := r.t
 	t.Helper()
-	if out := muster(t, "recover", "plan", "--data", a.dir); out.code != 1 || !strings.Contains(out.stderr, "is in use by a running muster") {
+	if out := muster(t, "recover", "plan", "--data", a.dir); out.code != 1 ||
+		!strings.Contains(out.stderr, "is in use by a running muster") {
 		t.Errorf("a plan for a member that runs: %+v", out)
 	}
 	b.stop(t)
@@ -136,7 +139,8 @@ func (r *recovery) whileOneRuns(a, b *member) {
 			t.Errorf("node %d answers: %v", m.NodeID, m.Answers)
 		}
 	}
-	if out := muster(t, "recover", "apply", "--data", b.dir, "--alone", "--yes"); out.code != 1 || !strings.Contains(out.stderr, fmt.Sprintf("node %d is running", a.n)) {
+	if out := muster(t, "recover", "apply", "--data", b.dir, "--alone", "--yes"); out.code != 1 ||
+		!strings.Contains(out.stderr, fmt.Sprintf("node %d is running", a.n)) {
 		t.Errorf("apply while a member runs: %+v", out)
 	}
 	a.stop(t)
@@ -159,7 +163,8 @@ func (r *recovery) choose(a, b *member) {
 func (r *recovery) refusals() {
 	t, template, other := r.t, r.template, r.other
 	bundle := filepath.Join(r.dir, "bundle.tgz")
-	if out := muster(t, "recover", "apply", "--data", other.dir, "--plan", r.wrongPlan, "--yes", "--bundle", bundle); out.code != 1 || !strings.Contains(out.stderr, "apply the recovery there") {
+	if out := muster(t, "recover", "apply", "--data", other.dir, "--plan", r.wrongPlan, "--yes", "--bundle",
+		bundle); out.code != 1 || !strings.Contains(out.stderr, "apply the recovery there") {
 		t.Errorf("apply on the wrong one: %+v", out)
 	}
 	for _, x := range []struct {
@@ -186,7 +191,8 @@ func (r *recovery) carryOut(lost *member) {
 	t, template, other := r.t, r.template, r.other
 	bundle := filepath.Join(r.dir, "bundle.tgz")
 	apply := []string{"recover", "apply", "--data", template.dir, "--plan", r.otherPlan, "--bundle", bundle}
-	if out := muster(t, append(apply, "--dry-run")...); out.code != 0 || strings.Count(out.stderr, "is lost") != 3 || strings.Count(out.stderr, "becomes a voter") != 2 {
+	if out := muster(t, append(apply, "--dry-run")...); out.code != 0 || strings.Count(out.stderr, "is lost") != 3 ||
+		strings.Count(out.stderr, "becomes a voter") != 2 {
 		t.Errorf("dry run: %+v", out)
 	}
 	if again, _ := r.save(template); again.Last != r.last.Last {
@@ -200,7 +206,8 @@ func (r *recovery) carryOut(lost *member) {
 	if kept, _ := filepath.Glob(filepath.Join(template.dir, "raft.before-recovery-*")); len(kept) != 1 {
 		t.Errorf("kept: %v", kept)
 	}
-	if out := muster(t, "recover", "adopt", "--data", template.dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "was made here") {
+	if out := muster(t, "recover", "adopt", "--data", template.dir, bundle, "--yes"); out.code != 1 ||
+		!strings.Contains(out.stderr, "was made here") {
 		t.Errorf("adopt on the template: %+v", out)
 	}
 	broken := filepath.Join(r.dir, "broken.tgz")
@@ -212,10 +219,12 @@ func (r *recovery) carryOut(lost *member) {
 	if err := os.WriteFile(broken, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := muster(t, "recover", "adopt", "--data", other.dir, broken, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "damaged") {
+	if out := muster(t, "recover", "adopt", "--data", other.dir, broken, "--yes"); out.code != 1 ||
+		!strings.Contains(out.stderr, "damaged") {
 		t.Errorf("adopt of a damaged bundle: %+v", out)
 	}
-	if out := muster(t, "recover", "adopt", "--data", lost.dir, bundle, "--yes"); out.code != 1 || !strings.Contains(out.stderr, "not among the survivors") {
+	if out := muster(t, "recover", "adopt", "--data", lost.dir, bundle, "--yes"); out.code != 1 ||
+		!strings.Contains(out.stderr, "not among the survivors") {
 		t.Errorf("adopt on a lost one: %+v", out)
 	}
 	if out := muster(t, "recover", "adopt", "--data", other.dir, bundle, "--yes"); out.code != 0 {
@@ -223,7 +232,8 @@ func (r *recovery) carryOut(lost *member) {
 	}
 }
 
-// removeLost: the lost ones are rows, and go without costing the quorum; the two survive the loss of neither, as two voters do.
+// removeLost: the lost ones are rows, and go without costing the quorum; the two survive the loss of neither, as two
+// voters do.
 func removeLost(t *testing.T, u *user, through *member, lost []*member) {
 	t.Helper()
 	for _, m := range lost {
@@ -290,9 +300,9 @@ func TestRecoverAlone(t *testing.T) {
 	})
 }
 
-// TestRecoveredTwiceAtOnce: two operators recover one cluster, each on another machine, and both start theirs in the same
-// moment, so that neither hears of the other before it leads. One of the two goes on, and the third member, which has the log of
-// before, ends as well.
+// TestRecoveredTwiceAtOnce: two operators recover one cluster, each on another machine, and both start theirs in the
+// same moment, so that neither hears of the other before it leads. One of the two goes on, and the third member, which
+// has the log of before, ends as well.
 func TestRecoveredTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -314,7 +324,8 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 		if code, err := m.exit(formed); err != nil || code != 1 {
 			t.Errorf("node %d ends with %d, %v", m.n, code, err)
 		}
-		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
+		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text,
+			"was left out when the cluster was recovered") {
 			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
 		}
 		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be
@@ -337,9 +348,9 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 	u.put(t, winner, "after", "the recovery")
 }
 
-// TestRecoveredTwice: two operators recover one cluster, each on another machine. The two ways that it goes from there never
-// meet: whoever starts second is refused, and so is a third member with the log of before. Each says what to do, and a member
-// that was left out joins again with an empty directory.
+// TestRecoveredTwice: two operators recover one cluster, each on another machine. The two ways that it goes from there
+// never meet: whoever starts second is refused, and so is a third member with the log of before. Each says what to do,
+// and a member that was left out joins again with an empty directory.
 func TestRecoveredTwice(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -362,7 +373,8 @@ func TestRecoveredTwice(t *testing.T) {
 		if code, err := m.exit(formed); err != nil || code != 1 {
 			t.Errorf("node %d ends with %d, %v", m.n, code, err)
 		}
-		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text, "was left out when the cluster was recovered") {
+		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text,
+			"was left out when the cluster was recovered") {
 			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
 		}
 		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be

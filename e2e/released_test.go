@@ -33,7 +33,8 @@ var releasedMuster = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "muster")
-	script := fmt.Sprintf("git archive %s | tar -x -C %s/src && cd %s/src && go build -tags netgo,osusergo -ldflags '-X muster/cli.Version=%s' -o %s .",
+	script := fmt.Sprintf("git archive %s | tar -x -C %s/src && cd %s/src && go build -tags netgo,osusergo -ldflags '-X "+
+		"muster/cli.Version=%s' -o %s .",
 		released, dir, dir, releasedVersion, binary)
 	if err := os.Mkdir(filepath.Join(dir, "src"), 0o700); err != nil {
 		return dir, err
@@ -46,8 +47,8 @@ var releasedMuster = sync.OnceValues(func() (string, error) {
 	return binary, os.RemoveAll(filepath.Join(dir, "src"))
 })
 
-// TestUpgradeFromReleased takes three members of the released muster to this one while they are written to. Two of them are
-// restarted back to back while the third is dead; muster upgrade leads the rest. Nothing that was answered is lost.
+// TestUpgradeFromReleased takes three members of the released muster to this one while they are written to. Two of them
+// are restarted back to back while the third is dead; muster upgrade leads the rest. Nothing that was answered is lost.
 func TestUpgradeFromReleased(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("MUSTER_E2E_RELEASED") == "" {
@@ -78,7 +79,8 @@ func TestUpgradeFromReleased(t *testing.T) {
 	stop := u.load(t, c)
 	first, second, third := c.members[0], c.members[1], c.members[2]
 	cmd := command{env: append(c.env(c.token), asVersion+"="+newVersion)}
-	if out := cmd.run(t, "upgrade", "status"); out.code == 0 || !strings.Contains(out.stderr, "the leader's muster is too old to lead an upgrade") {
+	if out := cmd.run(t, "upgrade", "status"); out.code == 0 ||
+		!strings.Contains(out.stderr, "the leader's muster is too old to lead an upgrade") {
 		t.Errorf("status at a released leader: %+v", out)
 	}
 
@@ -88,7 +90,8 @@ func TestUpgradeFromReleased(t *testing.T) {
 	second.upgrade(t)
 	// The rest is led; the dead member is back with its released muster.
 	eventually(t, formed, "the upgrade sees the dead member", func() error {
-		if out := cmd.run(t, "upgrade", "status"); !strings.Contains(out.stderr, "2 of 3 members run v1.0.0; the rest does not answer") {
+		if out := cmd.run(t, "upgrade", "status"); !strings.Contains(out.stderr,
+			"2 of 3 members run v1.0.0; the rest does not answer") {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
@@ -103,7 +106,8 @@ func TestUpgradeFromReleased(t *testing.T) {
 		if strings.Contains(out.stderr, "too old to lead") {
 			_ = cmd.run(t, "raft", "transfer", "node-1")
 		}
-		if out.code != 0 || strings.Contains(out.stdout, `"state": "down"`) || strings.Count(out.stdout, `"nodeStatus": "alive"`) != 3 {
+		if out.code != 0 || strings.Contains(out.stdout, `"state": "down"`) ||
+			strings.Count(out.stdout, `"nodeStatus": "alive"`) != 3 {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
@@ -124,7 +128,8 @@ func TestUpgradeFromReleased(t *testing.T) {
 		if strings.Contains(out.stderr, "too old to lead") {
 			_ = cmd.run(t, "raft", "transfer", "node-1")
 		}
-		if !strings.Contains(out.stdout, `"schema": 2`) || !strings.Contains(out.stdout, fmt.Sprintf(`"newestSchema": %d`, migrations.Latest)) {
+		if !strings.Contains(out.stdout, `"schema": 2`) ||
+			!strings.Contains(out.stdout, fmt.Sprintf(`"newestSchema": %d`, migrations.Latest)) {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
@@ -133,12 +138,14 @@ func TestUpgradeFromReleased(t *testing.T) {
 	third.upgrade(t)
 	eventually(t, formed, "the upgrade is done", func() error {
 		out := cmd.run(t, "upgrade", "status")
-		if !strings.HasPrefix(out.stderr, fmt.Sprintf("done: 3 members run v1.0.0, and the database has schema %d, the newest", migrations.Latest)) {
+		if !strings.HasPrefix(out.stderr,
+			fmt.Sprintf("done: 3 members run v1.0.0, and the database has schema %d, the newest", migrations.Latest)) {
 			return fmt.Errorf("%+v", out)
 		}
 		return nil
 	})
-	if out := cmd.run(t, "upgrade", "next"); out.code != 0 || out.stdout != "" || !strings.HasPrefix(out.stderr, "done: ") {
+	if out := cmd.run(t, "upgrade", "next"); out.code != 0 || out.stdout != "" ||
+		!strings.HasPrefix(out.stderr, "done: ") {
 		t.Errorf("next, when all is done: %+v", out)
 	}
 	acknowledged := stop()

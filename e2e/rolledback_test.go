@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// awaitTrials waits until a member has written to its disk n times from now on, and an answer to a probe has told of it.
+// awaitTrials waits until a member has written to its disk n times from now on, and an answer to a probe has told of
+// it.
 func (m *member) awaitTrials(t *testing.T, n int) {
 	t.Helper()
 	var last time.Time
@@ -27,8 +28,8 @@ func (m *member) awaitTrials(t *testing.T, n int) {
 	})
 }
 
-// TestRolledBack: the data directory of a member, be it the leader, is replaced by an older copy of its own. The others know how
-// far it was and refuse it, also when the leader of that time is gone; with its newest directory it starts.
+// TestRolledBack: the data directory of a member, be it the leader, is replaced by an older copy of its own. The others
+// know how far it was and refuse it, also when the leader of that time is gone; with its newest directory it starts.
 func TestRolledBack(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)

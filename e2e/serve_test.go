@@ -74,7 +74,8 @@ func refusalWith(t *testing.T, code int, name, dir, want string, cmd command, ar
 	if out.code != code {
 		t.Errorf("%s: exit status %d, want %d", name, out.code, code)
 	}
-	if lines := strings.Split(strings.TrimSpace(out.stderr), "\n"); len(lines) != 1 || !strings.HasPrefix(lines[0], "muster: ") || out.stdout != "" {
+	if lines := strings.Split(strings.TrimSpace(out.stderr), "\n"); len(lines) != 1 ||
+		!strings.HasPrefix(lines[0], "muster: ") || out.stdout != "" {
 		t.Errorf("%s: not one sentence on stderr: %q %q", name, out.stderr, out.stdout)
 	}
 	if !strings.Contains(out.stderr, want) {
@@ -113,12 +114,16 @@ func testRefusedServe(t *testing.T, c *cluster) {
 			}
 			refusal(t, x.name, dir, strings.TrimSuffix(want, "…"), command{}, append(listenFlags(), "--join", x.token)...)
 		}
-		refusalWith(t, 2, "an empty token file", dir, "the join token cannot be read", command{}, append(listenFlags(), "--join", "@/dev/null")...)
-		refusal(t, "no token file", dir, "the token file cannot be read", command{}, append(listenFlags(), "--join", "@/nowhere/token")...)
-		refusal(t, "a token in the environment", dir, "the join token cannot be read", command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, listenFlags()...)
+		refusalWith(t, 2, "an empty token file", dir, "the join token cannot be read", command{},
+			append(listenFlags(), "--join", "@/dev/null")...)
+		refusal(t, "no token file", dir, "the token file cannot be read", command{},
+			append(listenFlags(), "--join", "@/nowhere/token")...)
+		refusal(t, "a token in the environment", dir, "the join token cannot be read",
+			command{env: []string{"MUSTER_JOIN_TOKEN=nonsense"}}, listenFlags()...)
 	})
 	fresh := filepath.Join(t.TempDir(), "fresh")
-	if out := muster(t, append([]string{"serve", "--data", fresh, "--join", list[0].token}, listenFlags()...)...); out.code != 1 {
+	if out := muster(t, append([]string{"serve", "--data", fresh, "--join", list[0].token},
+		listenFlags()...)...); out.code != 1 {
 		t.Errorf("a bad token and a directory that is not there: %+v", out)
 	}
 	if entries, err := os.ReadDir(fresh); !os.IsNotExist(err) {
@@ -131,11 +136,16 @@ func testRefusedServe(t *testing.T, c *cluster) {
 		name, want string
 		change     func(*certs.JoinClaims)
 	}{
-		{"nobody answers", "connection refused", func(x *certs.JoinClaims) { x.Addresses = []string{fmt.Sprintf("127.0.0.1:%d", freePort())} }},
-		{"another CA", "not a member of the token's cluster", func(x *certs.JoinClaims) { x.CAFingerprint = "sha256:" + strings.Repeat("ab", 32) }},
+		{"nobody answers", "connection refused", func(x *certs.JoinClaims) {
+			x.Addresses = []string{fmt.Sprintf("127.0.0.1:%d", freePort())}
+		}},
+		{"another CA", "not a member of the token's cluster", func(x *certs.JoinClaims) {
+			x.CAFingerprint = "sha256:" + strings.Repeat("ab", 32)
+		}},
 		{"no addresses", "does not say where the cluster is", func(x *certs.JoinClaims) { x.Addresses = nil }},
 	} {
-		out := command{limit: 20 * time.Second}.run(t, append([]string{"serve", "--data", dir, "--join", forge.make(t, c, x.change)}, listenFlags()...)...)
+		out := command{limit: 20 * time.Second}.run(t,
+			append([]string{"serve", "--data", dir, "--join", forge.make(t, c, x.change)}, listenFlags()...)...)
 		if out.code != 1 || !strings.Contains(out.stderr, x.want) || !strings.HasPrefix(out.stderr, "muster: ") {
 			t.Errorf("%s: exit status %d, %q, want %q", x.name, out.code, out.stderr, x.want)
 		}
@@ -169,10 +179,12 @@ func testDirectories(t *testing.T, c *cluster) {
 			foreign = x.token
 		}
 	}
-	refusal(t, "of another cluster", copied, "belongs to a member of cluster "+c.id, command{}, append(listenFlags(), "--join", foreign)...)
+	refusal(t, "of another cluster", copied, "belongs to a member of cluster "+c.id, command{},
+		append(listenFlags(), "--join", foreign)...)
 	forge := newForger(t, c, good.Token)
 	nine := forge.make(t, c, func(x *certs.JoinClaims) { x.NodeID = 9 })
-	refusal(t, "of another node", copied, "belongs to node 3 and the token is for node 9", command{}, append(listenFlags(), "--join", nine)...)
+	refusal(t, "of another node", copied, "belongs to node 3 and the token is for node 9", command{},
+		append(listenFlags(), "--join", nine)...)
 	if err := os.WriteFile(filepath.Join(copied, "node.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +194,10 @@ func testDirectories(t *testing.T, c *cluster) {
 	if err := os.WriteFile(filepath.Join(full, "photos.txt"), []byte("dear"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	refusal(t, "not empty", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{}, join()...)
-	refusal(t, "not empty, founding", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{}, listenFlags()...)
+	refusal(t, "not empty", full, "is not empty and is not that of a muster member (it holds photos.txt)", command{},
+		join()...)
+	refusal(t, "not empty, founding", full, "is not empty and is not that of a muster member (it holds photos.txt)",
+		command{}, listenFlags()...)
 
 	file := filepath.Join(full, "photos.txt")
 	for _, args := range [][]string{join(), listenFlags()} {
@@ -210,7 +224,9 @@ func testDirectories(t *testing.T, c *cluster) {
 	cmd := command{}
 	if os.Getuid() == 0 { // root may write everywhere, unless that right is taken away
 		cmd.wrap = []string{"setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"}
-		if out, err := exec.Command(cmd.wrap[0], append(cmd.wrap[1:], "touch", filepath.Join(closed, "x"))...).CombinedOutput(); err == nil || !strings.Contains(string(out), "denied") {
+		if out, err := exec.Command(cmd.wrap[0],
+			append(cmd.wrap[1:], "touch", filepath.Join(closed, "x"))...).CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), "denied") {
 			t.Logf("setpriv does not take root's rights away here: %v: %s", err, out)
 			cmd.wrap = nil
 		}
@@ -250,11 +266,13 @@ func testPorts(t *testing.T, c *cluster) {
 		refusal(t, x.name+", joining", t.TempDir(), x.want, command{}, "--api", x.api, "--raft", x.raft, "--join", good.Token)
 	}
 	for _, x := range [][]string{
-		{"--overlay-cidr", "nonsense"}, {"--overlay-slice", "99"}, {"--log-level", "loud"}, {"--log-format", "xml"}, {"--mode", "learner"},
+		{"--overlay-cidr", "nonsense"}, {"--overlay-slice", "99"}, {"--log-level", "loud"}, {"--log-format", "xml"},
+		{"--mode", "learner"},
 	} {
 		dir := t.TempDir()
 		before := contents(t, dir)
-		out := command{limit: 10 * time.Second}.run(t, append(append([]string{"serve", "--data", dir}, listenFlags()...), x...)...)
+		out := command{limit: 10 * time.Second}.run(t,
+			append(append([]string{"serve", "--data", dir}, listenFlags()...), x...)...)
 		if out.code != 1 && out.code != 2 || !strings.HasPrefix(out.stderr, "muster: ") {
 			t.Errorf("%v: exit status %d, %.300s", x, out.code, out.stderr)
 		}

@@ -209,8 +209,10 @@ func TestStraySignals(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)
 	m := c.members[0]
-	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPROF, syscall.SIGIO,
-		syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU, syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGURG, syscall.SIGCHLD} {
+	for _, s := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGVTALRM,
+		syscall.SIGPROF, syscall.SIGIO,
+		syscall.SIGPWR, syscall.SIGSTKFLT, syscall.SIGXCPU, syscall.SIGPIPE, syscall.SIGWINCH, syscall.SIGURG,
+		syscall.SIGCHLD} {
 		m.signal(s)
 	}
 	eventually(t, formed, "the log tells of one", func() error {
@@ -225,8 +227,8 @@ func TestStraySignals(t *testing.T) {
 	}
 }
 
-// TestCrashUnderAManager: what a watchdog sends, like any crash, ends a managed member with a signal. Status 2 would say that its
-// command line makes no sense, and the unit would not start it again.
+// TestCrashUnderAManager: what a watchdog sends, like any crash, ends a managed member with a signal. Status 2 would
+// say that its command line makes no sense, and the unit would not start it again.
 func TestCrashUnderAManager(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)
@@ -239,7 +241,8 @@ func TestCrashUnderAManager(t *testing.T) {
 	if _, err := m.exit(formed); err != nil {
 		t.Fatal(err)
 	}
-	if how, ok := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !how.Signaled() { // by SIGABRT, or by what Go sends to its own threads for their stacks
+	// by SIGABRT, or by what Go sends to its own threads for their stacks
+	if how, ok := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !how.Signaled() {
 		t.Errorf("it ended with %v", m.cmd.ProcessState)
 	}
 	if err := os.Remove(m.log); err != nil { // it has the stacks
@@ -253,15 +256,18 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"Type=notify", "NotifyAccess=main", "WatchdogSec=60s", "Restart=always", "RestartPreventExitStatus=2 3", "Environment=GOTRACEBACK=crash", "StartLimitIntervalSec=0",
-		"ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "TimeoutStopSec=15s", "MemoryMax=2G", "MemorySwapMax=0", "NoNewPrivileges=yes", "ProtectSystem=strict"} {
+	for _, line := range []string{"Type=notify", "NotifyAccess=main", "WatchdogSec=60s", "Restart=always",
+		"RestartPreventExitStatus=2 3", "Environment=GOTRACEBACK=crash", "StartLimitIntervalSec=0",
+		"ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed", "TimeoutStopSec=15s", "MemoryMax=2G", "MemorySwapMax=0",
+		"NoNewPrivileges=yes", "ProtectSystem=strict"} {
 		if !strings.Contains("\n"+string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
 		}
 	}
 	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
 		unit := filepath.Join(t.TempDir(), "muster.service")
-		if err := os.WriteFile(unit, []byte(strings.Replace(string(text), "/usr/local/bin/muster", self(), 1)), 0o600); err != nil {
+		if err := os.WriteFile(unit, []byte(strings.Replace(string(text), "/usr/local/bin/muster", self(), 1)),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(out) > 0 {

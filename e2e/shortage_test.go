@@ -25,8 +25,8 @@ func (m *member) descriptors(t *testing.T, most uint64) (before uint64) {
 	return old.Cur
 }
 
-// TestNoDescriptors: a leader that can open no files any more accepts nobody: it says so and gives leadership away, and is a
-// healthy voter as soon as it has some again.
+// TestNoDescriptors: a leader that can open no files any more accepts nobody: it says so and gives leadership away, and
+// is a healthy voter as soon as it has some again.
 func TestNoDescriptors(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -76,8 +76,8 @@ func TestNoDescriptors(t *testing.T) {
 	u.recovers(t, leader, other)
 }
 
-// TestJoinsDuringRotations: machines that join through a member that does not lead, while the keys that seal what they get
-// are rotated, are all let in.
+// TestJoinsDuringRotations: machines that join through a member that does not lead, while the keys that seal what they
+// get are rotated, are all let in.
 func TestJoinsDuringRotations(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -87,7 +87,8 @@ func TestJoinsDuringRotations(t *testing.T) {
 	const joiners = 24
 	bodies := make([]string, joiners)
 	for i := range bodies {
-		bodies[i] = joinBody(t, u.create(t, leader, `{"mode":"replicate"}`).Token, "name", fmt.Sprintf("joiner-%d", i), "raft_address", fmt.Sprintf("127.0.0.1:%d", 50000+i))
+		bodies[i] = joinBody(t, u.create(t, leader, `{"mode":"replicate"}`).Token, "name", fmt.Sprintf("joiner-%d", i),
+			"raft_address", fmt.Sprintf("127.0.0.1:%d", 50000+i))
 	}
 	stop := make(chan struct{})
 	var rotations sync.WaitGroup
@@ -126,7 +127,8 @@ func TestJoinsDuringRotations(t *testing.T) {
 	}
 }
 
-// TestRestoreOfOlderSchema: an archive of an older schema is restored into a database of a newer one, which stays what it is.
+// TestRestoreOfOlderSchema: an archive of an older schema is restored into a database of a newer one, which stays what
+// it is.
 func TestRestoreOfOlderSchema(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1)
@@ -161,7 +163,8 @@ func TestRestoreOfOlderSchema(t *testing.T) {
 		t.Errorf("the schema was %+v and is %+v", now, s)
 	}
 	awaitCopies(t, c, m)
-	if got := sqlite(t, m.db(), fmt.Sprintf("SELECT count(*) FROM sqlite_schema WHERE name = 'later_%d'", now.Applied)); got != "1" {
+	if got := sqlite(t, m.db(),
+		fmt.Sprintf("SELECT count(*) FROM sqlite_schema WHERE name = 'later_%d'", now.Applied)); got != "1" {
 		t.Errorf("the newer table is gone: %s", got)
 	}
 	if a := c.as(t, token.Token).do(m, "GET", "/api/v1/cluster/members", ""); a.status != 200 {

@@ -31,9 +31,11 @@ func harmlessRequests(t *testing.T) (list []harmlessRequest) {
 		t.Fatal(err)
 	}
 	bodies := map[string]string{"/v1/peering/token": `{"PeerName":"x"}`, "/_security/api_key": `{"name":"x","id":"x"}`,
-		"/api/v1/sql": `{"query":"SELECT 1"}`, "/api/v1/cluster/join": `{"token":"x"}`, "/api/v1/cluster/pki/join-tokens": `{"nodeID":77}`,
-		"/api/v1/api-tokens":    `{"name":"q","scopes":["cluster:read"]}`,
-		"/v1/peering/establish": fmt.Sprintf(`{"PeerName":"x","PeeringToken":%q}`, base64.StdEncoding.EncodeToString(token))}
+		"/api/v1/sql": `{"query":"SELECT 1"}`, "/api/v1/cluster/join": `{"token":"x"}`,
+		"/api/v1/cluster/pki/join-tokens": `{"nodeID":77}`,
+		"/api/v1/api-tokens":              `{"name":"q","scopes":["cluster:read"]}`,
+		"/v1/peering/establish": fmt.Sprintf(`{"PeerName":"x","PeeringToken":%q}`,
+			base64.StdEncoding.EncodeToString(token))}
 	queries := map[string]string{"/v1/operator/raft/peer": "?id=999999",
 		"/v1/operator/raft/transfer-leadership": "?id=11111111-2222-4333-8444-555555555555"}
 	values := strings.NewReplacer("{id}", "999999", "{node}", "999999", "{name}", "nothing", "{file}", "nothing")
@@ -55,8 +57,8 @@ func harmlessRequests(t *testing.T) (list []harmlessRequest) {
 	return list
 }
 
-// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope, and says
-// whether something may have happened and when to try again.
+// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope,
+// and says whether something may have happened and when to try again.
 func (u *user) askAll(t *testing.T, m *member, situation string, list []harmlessRequest) {
 	t.Helper()
 	answers := make([]answer, len(list))
@@ -88,18 +90,20 @@ func (u *user) askAll(t *testing.T, m *member, situation string, list []harmless
 			t.Errorf("%s: an internal error", what)
 		case a.status >= 500 && !unknown && !refusal && a.header.Get("Retry-After") == "":
 			t.Errorf("%s: nothing has happened, and nothing says when to try again", what)
-		case a.status >= 400 && unknown != strings.Contains(a.body, "may or may not have been carried out") && r.method != http.MethodHead:
+		case a.status >= 400 && unknown != strings.Contains(a.body, "may or may not have been carried out") &&
+			r.method != http.MethodHead:
 			t.Errorf("%s: text and header disagree", what)
 		case unknown && r.method == http.MethodGet && !keyed:
 			t.Errorf("%s: a read has no outcome", what)
-		case a.status >= 400 && !strings.HasPrefix(r.path, "/v1/") && !strings.Contains(a.header.Get("Content-Type"), "json") && r.method != http.MethodHead:
+		case a.status >= 400 && !strings.HasPrefix(r.path, "/v1/") &&
+			!strings.Contains(a.header.Get("Content-Type"), "json") && r.method != http.MethodHead:
 			t.Errorf("%s: not the family's envelope: %s", what, a.header.Get("Content-Type"))
 		}
 	}
 }
 
-// TestEverySituation walks over all documented operations while the leader hangs, has just died, the majority hangs and is
-// dead, and while a member starts alone.
+// TestEverySituation walks over all documented operations while the leader hangs, has just died, the majority hangs and
+// is dead, and while a member starts alone.
 func TestEverySituation(t *testing.T) {
 	t.Parallel()
 	list := harmlessRequests(t)

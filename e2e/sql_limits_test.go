@@ -45,11 +45,15 @@ func TestSQLLimits(t *testing.T) {
 		doubling += fmt.Sprintf(", t%d(x) AS (SELECT a.x FROM t%d a, t%d b)", i, i-1, i-1)
 	}
 	queries := []string{
-		"PRAGMA hard_heap_limit = 1", "PRAGMA soft_heap_limit = 1", "PRAGMA temp_store_directory = '/nowhere'", "PRAGMA hard_heap_limit",
-		"SELECT zeroblob(300000000)", "SELECT randomblob(300000000)", "SELECT hex(zeroblob(100000000))", "SELECT printf('%300000000d', 1)",
+		"PRAGMA hard_heap_limit = 1", "PRAGMA soft_heap_limit = 1", "PRAGMA temp_store_directory = '/nowhere'",
+		"PRAGMA hard_heap_limit",
+		"SELECT zeroblob(300000000)", "SELECT randomblob(300000000)", "SELECT hex(zeroblob(100000000))",
+		"SELECT printf('%300000000d', 1)",
 		"SELECT replace(printf('%250000d', 1), ' ', printf('%250000d', 1))", doubling + " SELECT count(*) FROM t39",
-		endless + "SELECT group_concat(printf('%1000d', i)) FROM n", endless + "SELECT printf('%1000d', i) AS p FROM n ORDER BY p DESC",
-		endless + "SELECT DISTINCT printf('%1000d', i) FROM n ORDER BY 1", "WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n) SELECT count(*) FROM n",
+		endless + "SELECT group_concat(printf('%1000d', i)) FROM n", endless +
+			"SELECT printf('%1000d', i) AS p FROM n ORDER BY p DESC",
+		endless + "SELECT DISTINCT printf('%1000d', i) FROM n ORDER BY 1",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n) SELECT count(*) FROM n",
 	}
 	m.resetPeak(t)
 	before := m.memory(t, "VmRSS")
@@ -78,7 +82,8 @@ func TestSQLLimits(t *testing.T) {
 	u.apiToken(t, m, "after", "cluster:read")
 	body, _ := json.Marshal(map[string]string{"query": endless + "SELECT printf('%100000d', i) AS p FROM n"})
 	a := u.do(m, "POST", "/api/v1/sql", string(body))
-	if a.status != 200 || len(a.body) > 5<<20 || !strings.HasSuffix(strings.TrimSpace(string(a.body)), `"truncated":true}}`) {
+	if a.status != 200 || len(a.body) > 5<<20 ||
+		!strings.HasSuffix(strings.TrimSpace(string(a.body)), `"truncated":true}}`) {
 		t.Errorf("a long answer: %d, %d bytes", a.status, len(a.body))
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"muster/handlers/native/openapi"
 )
 
-// staleReads lists the documented reads with a parameter stale that ask for the cluster's state, with values in their paths.
-// Not among them is what the member that is asked says of itself, and the health that only a leader knows.
+// staleReads lists the documented reads with a parameter stale that ask for the cluster's state, with values in their
+// paths. Not among them is what the member that is asked says of itself, and the health that only a leader knows.
 func staleReads(t *testing.T) (list []string) {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(openapi.Document())
@@ -68,7 +68,8 @@ func TestStale(t *testing.T) {
 			continue
 		}
 		ago, err := strconv.Atoi(a.header.Get("X-Muster-Last-Contact"))
-		if known := a.header.Get("X-Muster-Known-Leader"); err != nil || ago <= 0 || ago > int(time.Hour.Milliseconds()) || known != "false" {
+		if known := a.header.Get("X-Muster-Known-Leader"); err != nil || ago <= 0 || ago > int(time.Hour.Milliseconds()) ||
+			known != "false" {
 			t.Errorf("GET %s?stale: last contact %d ms ago (%v), a leader known: %q", path, ago, err, known)
 		}
 	}
@@ -85,12 +86,14 @@ func TestStale(t *testing.T) {
 		}
 	}
 	decode(t, admin.do(left, "GET", "/api/v1/cluster/autopilot?stale", ""), &state)
-	if state.Result.Healthy || len(state.Result.Voters) != 3 || len(state.Result.Servers) != 3 || state.Result.Servers[0].NodeStatus != "unknown" {
+	if state.Result.Healthy || len(state.Result.Voters) != 3 || len(state.Result.Servers) != 3 ||
+		state.Result.Servers[0].NodeStatus != "unknown" {
 		t.Errorf("without a leader autopilot says %+v", state.Result)
 	}
 }
 
-// backupWithoutLeader saves what a member has that never led, with the keys for a recipient: the member opens them itself.
+// backupWithoutLeader saves what a member has that never led, with the keys for a recipient: the member opens them
+// itself.
 func backupWithoutLeader(t *testing.T, cmd command, dir string) {
 	t.Helper()
 	id, err := age.GenerateX25519Identity()
@@ -102,16 +105,19 @@ func backupWithoutLeader(t *testing.T, cmd command, dir string) {
 		t.Fatal(err)
 	}
 	cmd.ok(t, "backup", "save", file, "--stale", "--recipient", id.Recipient().String())
-	if saved := jsonOf[struct{ Openable bool }](t, cmd.ok(t, "backup", "inspect", file, "--identity", identity, "-o", "json")); !saved.Openable {
+	if saved := jsonOf[struct{ Openable bool }](t,
+		cmd.ok(t, "backup", "inspect", file, "--identity", identity, "-o", "json")); !saved.Openable {
 		t.Error("its keys cannot be opened by the identity that it was saved for")
 	}
 }
 
-// TestCommandsWithoutLeader: one member of three is left, the others are dead or hang. A command that reads shows what that
-// member knew and how old it is; one that changes something says for certain that nothing has happened.
+// TestCommandsWithoutLeader: one member of three is left, the others are dead or hang. A command that reads shows what
+// that member knew and how old it is; one that changes something says for certain that nothing has happened.
 func TestCommandsWithoutLeader(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(*member){"killed": func(m *member) { m.kill() }, "frozen": func(m *member) { m.pause() }} {
+	for name, lose := range map[string]func(*member){"killed": func(m *member) { m.kill() }, "frozen": func(m *member) {
+		m.pause()
+	}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 3)
@@ -128,15 +134,18 @@ func TestCommandsWithoutLeader(t *testing.T) {
 				return nil
 			})
 			cmd := command{env: c.env(c.token)}
-			for _, line := range []string{"members", "member list", "member show 1", "autopilot", "raft peers", "key list", "peering list", "settings get", "audit", "members --stale"} {
+			for _, line := range []string{"members", "member list", "member show 1", "autopilot", "raft peers", "key list",
+				"peering list", "settings get", "audit", "members --stale"} {
 				out := cmd.run(t, strings.Fields(line)...)
-				if out.code != 0 || out.stdout == "" && line != "peering list" || !strings.Contains(out.stderr, "the member at https://"+left.api) || !strings.Contains(out.stderr, " ago\n") {
+				if out.code != 0 || out.stdout == "" && line != "peering list" ||
+					!strings.Contains(out.stderr, "the member at https://"+left.api) || !strings.Contains(out.stderr, " ago\n") {
 					t.Errorf("muster %s: exit %d, %q, %q", line, out.code, out.stdout, out.stderr)
 				}
 			}
 			backupWithoutLeader(t, cmd, c.root)
 			out := cmd.run(t, "join-token", "create")
-			if out.code != 3 || out.stdout != "" || !strings.HasSuffix(out.stderr, "Nothing was sent, so nothing has happened.\n") {
+			if out.code != 3 || out.stdout != "" ||
+				!strings.HasSuffix(out.stderr, "Nothing was sent, so nothing has happened.\n") {
 				t.Errorf("muster join-token create: exit %d, %q, %q", out.code, out.stdout, out.stderr)
 			}
 		})

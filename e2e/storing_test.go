@@ -50,7 +50,8 @@ func (m *member) ownDisk(t *testing.T) {
 // mount mounts the member's own disk.
 func (m *member) mount(t *testing.T) {
 	t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", m.dir+".img", m.dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", m.dir+".img",
+		m.dir).CombinedOutput(); err != nil {
 		t.Skipf("this machine cannot give a member a disk of its own: %v: %s", err, out)
 	}
 }
@@ -100,20 +101,24 @@ func (u *user) fails(t *testing.T, m, through *member, fault string) {
 			return fmt.Errorf("the cluster is healthy: %v, and survives %d losses", state.Healthy, state.FailureTolerance)
 		}
 		for _, s := range state.Servers {
-			if s.NodeID == uint64(m.n) && (s.Healthy || s.CannotStore != fault || !strings.Contains(s.Reason, "cannot store, "+fault)) {
+			if s.NodeID == uint64(m.n) &&
+				(s.Healthy || s.CannotStore != fault || !strings.Contains(s.Reason, "cannot store, "+fault)) {
 				return fmt.Errorf("%+v", s)
 			}
 		}
 		return nil
 	})
 	t.Logf("after %.1f s the leader counts node %d out", time.Since(begin).Seconds(), m.n)
-	if st := m.status(t); st.Ready || st.Reason != "this member cannot store: "+fault || st.Storing == nil || st.Storing.OK {
+	if st := m.status(t); st.Ready || st.Reason != "this member cannot store: "+fault || st.Storing == nil ||
+		st.Storing.OK {
 		t.Errorf("its own status is %+v, %+v", st, st.Storing)
 	}
-	if a := u.do(m, "GET", "/v1/agent/health", ""); a.status != 500 || !strings.Contains(a.body, "this member cannot store: "+fault) {
+	if a := u.do(m, "GET", "/v1/agent/health", ""); a.status != 500 ||
+		!strings.Contains(a.body, "this member cannot store: "+fault) {
 		t.Errorf("the health of its agent is %v", a)
 	}
-	if out := (command{env: append(u.cluster.env(u.cluster.token), "MUSTER_ADDR=https://"+m.api)}).ok(t, "status"); !strings.Contains(out.stderr, "cannot store: "+fault) {
+	if out := (command{env: append(u.cluster.env(u.cluster.token), "MUSTER_ADDR=https://"+m.api)}).ok(t,
+		"status"); !strings.Contains(out.stderr, "cannot store: "+fault) {
 		t.Errorf("muster status says %+v", out)
 	}
 	if row, err := u.row(through, m.n); err != nil || row.CannotStore != fault {
@@ -153,8 +158,8 @@ func (u *user) recovers(t *testing.T, m, through *member) {
 	m.awaitReady(t)
 }
 
-// withGround forms a cluster of three voters, of which the second one's data directory is what ground makes. It returns the
-// administrator, the first member, which leads, and the second.
+// withGround forms a cluster of three voters, of which the second one's data directory is what ground makes. It returns
+// the administrator, the first member, which leads, and the second.
 func withGround(t *testing.T, ground func(*member, *testing.T)) (u *user, first, m *member) {
 	t.Helper()
 	clusters <- struct{}{}
@@ -185,10 +190,12 @@ func TestFrozenVoter(t *testing.T) {
 	u.fails(t, m, first, "its disk does not answer")
 	u.askAll(t, m, "its disk does not answer", harmlessRequests(t))
 	u.askAll(t, first, "the disk of another member does not answer", harmlessRequests(t))
-	if a := u.remove(first, 3, ""); a.status != 409 || !strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
+	if a := u.remove(first, 3, ""); a.status != 409 ||
+		!strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
 		t.Errorf("the removal of another voter: %v", a)
 	}
-	if a := u.do(first, "DELETE", "/v1/operator/raft/peer?address="+third.raft, ""); a.status != 500 || !strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
+	if a := u.do(first, "DELETE", "/v1/operator/raft/peer?address="+third.raft, ""); a.status != 500 ||
+		!strings.Contains(a.body, "without node 3 only 1 of 2 voters would be live") {
 		t.Errorf("the removal of another voter as a Raft peer: %v", a)
 	}
 	for i := range 20 {
@@ -205,7 +212,8 @@ func TestFrozenVoter(t *testing.T) {
 	})
 }
 
-// TestFrozenLeader: a leader whose disk does not answer is followed by another one, and takes part again when it answers.
+// TestFrozenLeader: a leader whose disk does not answer is followed by another one, and takes part again when it
+// answers.
 func TestFrozenLeader(t *testing.T) {
 	t.Parallel()
 	for _, busy := range []bool{false, true} {
@@ -242,7 +250,8 @@ func TestFrozenLeader(t *testing.T) {
 			case <-time.After(formed):
 				t.Error("a snapshot waits for a disk that does not answer")
 			}
-			for _, path := range []string{"/v1/agent/self", "/v1/operator/raft/configuration?stale", "/api/v1/cluster/members?stale"} {
+			for _, path := range []string{"/v1/agent/self", "/v1/operator/raft/configuration?stale",
+				"/api/v1/cluster/members?stale"} {
 				u.do(m, "GET", path, "").is(t, path+" of a member with such a disk", 200, "")
 			}
 			m.freeze(t, false)
@@ -271,8 +280,8 @@ func TestNoInodes(t *testing.T) {
 	u.recovers(t, m, first)
 }
 
-// TestNoRoom: a voter whose file system has no byte left still writes over its own files and counts for nothing all the same: its
-// next piece of the Raft log finds no room.
+// TestNoRoom: a voter whose file system has no byte left still writes over its own files and counts for nothing all the
+// same: its next piece of the Raft log finds no room.
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	u, first, m := withGround(t, func(m *member, t *testing.T) { m.ownMemory(t, "nr_inodes=4096") })
@@ -291,8 +300,8 @@ func TestNoRoom(t *testing.T) {
 	u.recovers(t, m, first)
 }
 
-// TestReadOnly: a voter whose file system became read-only after an error counts for nothing. Checked and mounted again,
-// it is a healthy voter.
+// TestReadOnly: a voter whose file system became read-only after an error counts for nothing. Checked and mounted
+// again, it is a healthy voter.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	u, first, m := withGround(t, (*member).ownDisk)
@@ -310,7 +319,8 @@ func TestReadOnly(t *testing.T) {
 	}
 	m.kill()
 	unmount(t, m.dir)
-	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
+	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil &&
+		!strings.Contains(err.Error(), "exit status 1") {
 		t.Fatalf("fsck: %v: %s", err, out)
 	}
 	m.mount(t)
@@ -318,8 +328,8 @@ func TestReadOnly(t *testing.T) {
 	u.recovers(t, m, first)
 }
 
-// TestLostGround: a voter whose data directory is not there any more, whose files may not grow or whose disk fails counts for
-// nothing, though it answers, until that is mended.
+// TestLostGround: a voter whose data directory is not there any more, whose files may not grow or whose disk fails
+// counts for nothing, though it answers, until that is mended.
 func TestLostGround(t *testing.T) {
 	t.Parallel()
 	u, first, m := withGround(t, (*member).ownDisk)
@@ -347,7 +357,8 @@ func TestLostGround(t *testing.T) {
 	recovers()
 
 	limit := func(to uint64) {
-		if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: to, Max: unix.RLIM_INFINITY}, nil); err != nil {
+		if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: to, Max: unix.RLIM_INFINITY},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -373,7 +384,8 @@ func TestLostGround(t *testing.T) {
 			return err
 		}
 		for _, s := range state.Servers {
-			if s.NodeID == uint64(m.n) && s.CannotStore == "its disk refuses writes: input/output error" && state.FailureTolerance == 0 {
+			if s.NodeID == uint64(m.n) && s.CannotStore == "its disk refuses writes: input/output error" &&
+				state.FailureTolerance == 0 {
 				return nil
 			}
 		}
@@ -381,7 +393,8 @@ func TestLostGround(t *testing.T) {
 	})
 	m.kill()
 	unmount(t, m.dir)
-	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil && !strings.Contains(err.Error(), "exit status 1") {
+	if out, err := exec.Command("fsck.ext4", "-p", "-f", m.dir+".img").CombinedOutput(); err != nil &&
+		!strings.Contains(err.Error(), "exit status 1") {
 		t.Fatalf("fsck: %v: %s", err, out)
 	}
 	m.mount(t)

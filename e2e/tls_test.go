@@ -72,7 +72,13 @@ func testTLS(t *testing.T, c *cluster) {
 			{"a foreign protocol", tls.VersionTLS12, tls.VersionTLS13, []string{"spdy/9"}, true, ""},
 		} {
 			for _, name := range []string{"127.0.0.1", "localhost"} {
-				conn, err := tls.Dial("tcp", m.api, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: x.min, MaxVersion: x.max, NextProtos: x.protos})
+				conn, err := tls.Dial("tcp", m.api, &tls.Config{
+					RootCAs:    roots,
+					ServerName: name,
+					MinVersion: x.min,
+					MaxVersion: x.max,
+					NextProtos: x.protos,
+				})
 				if (err != nil) != x.refused {
 					t.Errorf("node %d, %s as %s: %v", m.n, x.name, name, err)
 				}
@@ -94,7 +100,8 @@ func testTLS(t *testing.T, c *cluster) {
 			cfg        *tls.Config
 		}{
 			{"a name that is not the member's", m.api, &tls.Config{RootCAs: roots, ServerName: "example.org"}},
-			{"the transport CA", m.api, &tls.Config{RootCAs: pool(t, m.read(t, "tls/transport-ca.crt")), ServerName: "127.0.0.1"}},
+			{"the transport CA", m.api,
+				&tls.Config{RootCAs: pool(t, m.read(t, "tls/transport-ca.crt")), ServerName: "127.0.0.1"}},
 		} {
 			if conn, err := tls.Dial("tcp", x.addr, x.cfg); err == nil {
 				conn.Close()
@@ -144,14 +151,19 @@ func testClusterListener(t *testing.T, c *cluster) {
 		return tls.Certificate{Certificate: [][]byte{leaf, ca.Cert.Raw}, PrivateKey: key}
 	}
 	cfg := func(version uint16, proto []string, list ...tls.Certificate) *tls.Config {
-		return &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: proto,
+		return &tls.Config{
+			InsecureSkipVerify: true,
+			MinVersion:         version,
+			MaxVersion:         version,
+			NextProtos:         proto,
 			// Without regard to the authorities that the server names.
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				if len(list) == 0 {
 					return &tls.Certificate{}, nil
 				}
 				return &list[0], nil
-			}}
+			},
+		}
 	}
 	protos := []string{"muster-raft/1", "muster-ask/1", "h2"}
 	for _, x := range []struct {
@@ -165,7 +177,8 @@ func testClusterListener(t *testing.T, c *cluster) {
 		{"no certificate, internal HTTP", cfg(tls.VersionTLS13, []string{"h2"}), false},
 		{"a certificate of the HTTP CA", cfg(tls.VersionTLS13, protos, http), false},
 		{"a certificate of another CA for the same cluster and node", cfg(tls.VersionTLS13, protos, foreign(c.id, 2)), false},
-		{"a certificate of another cluster", cfg(tls.VersionTLS13, protos, foreign("0f5b8c1e-7a2d-4e6f-9b3c-5d8e1f2a3b4c", 2)), false},
+		{"a certificate of another cluster",
+			cfg(tls.VersionTLS13, protos, foreign("0f5b8c1e-7a2d-4e6f-9b3c-5d8e1f2a3b4c", 2)), false},
 		{"TLS 1.2", cfg(tls.VersionTLS12, protos, good), false},
 		{"no protocol", cfg(tls.VersionTLS13, nil, good), false},
 		{"HTTP/1.1", cfg(tls.VersionTLS13, []string{"http/1.1"}, good), false},

@@ -36,9 +36,9 @@ func laterSchema(steps string) {
 	migrations.FS = all
 }
 
-// TestRollingUpgrade replaces the members' binaries one after the other while the cluster is written to: the schema stays
-// until everybody that lives knows the newer one, a dead member can be left out, and an old binary that comes back follows
-// but does not lead.
+// TestRollingUpgrade replaces the members' binaries one after the other while the cluster is written to: the schema
+// stays until everybody that lives knows the newer one, a dead member can be left out, and an old binary that comes
+// back follows but does not lead.
 func TestRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -75,15 +75,18 @@ func TestRollingUpgrade(t *testing.T) {
 	restart(second, 1)
 	u.lead(t, first)
 	for _, m := range c.members {
-		if s := schema(m); s.Applied != base || s.Latest != base+1 || len(s.HeldBackBy) != 1 || s.HeldBackBy[0].NodeID != 3 || s.HeldBackBy[0].MaxSchema != base {
+		if s := schema(m); s.Applied != base || s.Latest != base+1 || len(s.HeldBackBy) != 1 || s.HeldBackBy[0].NodeID != 3 ||
+			s.HeldBackBy[0].MaxSchema != base {
 			t.Errorf("with an old member alive, node %d says of the schema: %+v", m.n, s)
 		}
 	}
 	cmd := command{env: c.env(c.token)}
-	if out := cmd.run(t, "schema", "migrate", "--exclude", "3"); out.code != 1 || !strings.Contains(out.stderr, "node 3 cannot be excluded while it answers") {
+	if out := cmd.run(t, "schema", "migrate", "--exclude", "3"); out.code != 1 ||
+		!strings.Contains(out.stderr, "node 3 cannot be excluded while it answers") {
 		t.Errorf("leaving out a member that lives: %+v", out)
 	}
-	if out := cmd.run(t, "schema", "migrate", "--exclude", "33"); out.code != 1 || !strings.Contains(out.stderr, "node 33 is not a member") {
+	if out := cmd.run(t, "schema", "migrate", "--exclude", "33"); out.code != 1 ||
+		!strings.Contains(out.stderr, "node 33 is not a member") {
 		t.Errorf("leaving out nobody: %+v", out)
 	}
 
@@ -105,15 +108,18 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	t.Logf("the schema was applied in %v", time.Since(begin).Round(time.Millisecond))
 	write()
-	if out := cmd.run(t, "schema"); out.code != 0 || !strings.Contains(out.stderr, fmt.Sprintf("the database has schema %d, the newest", base+1)) {
+	if out := cmd.run(t, "schema"); out.code != 0 ||
+		!strings.Contains(out.stderr, fmt.Sprintf("the database has schema %d, the newest", base+1)) {
 		t.Errorf("schema: %+v", out)
 	}
 
 	restart(third, 0) // the old binary again
-	if out := cmd.run(t, "raft", "transfer", "3"); out.code != 1 || !strings.Contains(out.stderr, fmt.Sprintf("knows the schema up to %d", base)) {
+	if out := cmd.run(t, "raft", "transfer", "3"); out.code != 1 ||
+		!strings.Contains(out.stderr, fmt.Sprintf("knows the schema up to %d", base)) {
 		t.Errorf("transfer to the old binary: %+v", out)
 	}
-	if list := get[client.AuditPage](t, u, first, "GET", "/api/v1/audit?action=leader.transfer&object=node/3", ""); len(list.Entries) != 0 {
+	if list := get[client.AuditPage](t, u, first, "GET", "/api/v1/audit?action=leader.transfer&object=node/3",
+		""); len(list.Entries) != 0 {
 		t.Errorf("a refused transfer is in the audit: %+v", list)
 	}
 	eventually(t, formed, "somebody leads who knows the schema", func() error {
@@ -140,7 +146,9 @@ func TestRollingUpgrade(t *testing.T) {
 	}
 	awaitCopies(t, c, c.members...)
 	for _, m := range c.members {
-		if got := sqlite(t, m.db(), "SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema WHERE name GLOB 'later_*' ORDER BY name)"); got != fmt.Sprintf("later_%d later_%d", base+1, base+2) {
+		got := sqlite(t, m.db(),
+			"SELECT group_concat(name, ' ') FROM (SELECT name FROM sqlite_schema WHERE name GLOB 'later_*' ORDER BY name)")
+		if got != fmt.Sprintf("later_%d later_%d", base+1, base+2) {
 			t.Errorf("node %d has the tables %q", m.n, got)
 		}
 		if got := sqlite(t, m.db(), "SELECT count(*) FROM audit WHERE action = 'schema.migrate'"); got != "2" {

@@ -13,13 +13,14 @@ import (
 	"muster/client"
 )
 
-// TestZones: six machines in three zones, three votes. A zone is lost and comes back; a machine moves to another zone; what
-// costs a zone is said before it is done.
+// TestZones: six machines in three zones, three votes. A zone is lost and comes back; a machine moves to another zone;
+// what costs a zone is said before it is done.
 func TestZones(t *testing.T) {
 	t.Parallel()
 	c := clusterWith(t, 1, func(int) []string { return []string{"--zone", "a"} })
 	u := c.admin(t)
-	get[client.AutopilotConfig](t, u, c.members[0], "PUT", "/api/v1/cluster/autopilot/config", `{"stabilization":"2s","maxVoters":3}`)
+	get[client.AutopilotConfig](t, u, c.members[0], "PUT", "/api/v1/cluster/autopilot/config",
+		`{"stabilization":"2s","maxVoters":3}`)
 	for n := 2; n <= 6; n++ {
 		c.admit(t, func(n int) []string { return []string{"--zone", string("cab"[n%3])} })
 	}
@@ -83,16 +84,19 @@ func (u *user) zonesShown(t *testing.T, c *cluster) {
 	const good = "the cluster survives the loss of any one zone"
 	eventually(t, formed, "all six are in their zones", func() error {
 		state, err := u.autopilot(c.members[1])
-		if err == nil && (len(state.Zones) != 3 || state.Spread != good || state.Zones[0].StandBys+state.Zones[1].StandBys+state.Zones[2].StandBys != 2) {
+		if err == nil && (len(state.Zones) != 3 || state.Spread != good || state.Zones[0].StandBys+state.Zones[1].StandBys+
+			state.Zones[2].StandBys != 2) {
 			err = fmt.Errorf("%s: %+v", state.Spread, state.Zones)
 		}
 		return err
 	})
-	if out := cmd.run(t, "autopilot"); out.code != 0 || !strings.Contains(out.stderr, good) || !strings.Contains(out.stdout, "ZONE") {
+	if out := cmd.run(t, "autopilot"); out.code != 0 || !strings.Contains(out.stderr, good) ||
+		!strings.Contains(out.stdout, "ZONE") {
 		t.Errorf("autopilot: %+v", out)
 	}
 	out := cmd.run(t, "autopilot", "zones")
-	if lines := strings.Split(strings.TrimSpace(out.stdout), "\n"); out.code != 0 || !strings.Contains(out.stderr, good) || len(lines) != 4 ||
+	if lines := strings.Split(strings.TrimSpace(out.stdout), "\n"); out.code != 0 || !strings.Contains(out.stderr, good) ||
+		len(lines) != 4 ||
 		!strings.HasPrefix(strings.Join(strings.Fields(lines[1]), " "), "a yes 1") {
 		t.Errorf("autopilot zones: %+v", out)
 	}
@@ -101,7 +105,8 @@ func (u *user) zonesShown(t *testing.T, c *cluster) {
 	}
 	leader := c.leader(t)
 	health := u.do(leader, "GET", "/v1/operator/autopilot/health", "")
-	if health.status != 200 || strings.Count(health.body, `"FailureTolerance":`) != 4 || !strings.Contains(health.body, `"RedundancyZones":{"a":{"Servers":["`) {
+	if health.status != 200 || strings.Count(health.body, `"FailureTolerance":`) != 4 ||
+		!strings.Contains(health.body, `"RedundancyZones":{"a":{"Servers":["`) {
 		t.Errorf("the health in the words of the raft family: %v", health)
 	}
 	metrics := u.do(leader, "GET", "/metrics", "")
@@ -127,11 +132,15 @@ func testZoneChanges(t *testing.T, c *cluster, u *user) {
 		return err
 	})
 	page := get[client.AuditPage](t, u, m, "GET", "/api/v1/audit?action=member.announce&object=node/6", "")
-	if !slices.ContainsFunc(page.Entries, func(e client.Event) bool { return strings.Contains(e.Detail, "zone b instead of c") }) {
+	if !slices.ContainsFunc(page.Entries, func(e client.Event) bool {
+		return strings.Contains(e.Detail, "zone b instead of c")
+	}) {
 		t.Errorf("the audit does not say that node 6 has moved: %+v", page.Entries)
 	}
-	for zone, want := range map[string]string{"": "needs a value", "B": "--zone", "-b": "--zone", "b/../c": "--zone", strings.Repeat("z", 64): "--zone", "zürich": "--zone"} {
-		if out := muster(t, "serve", "--data", m.dir, "--zone="+zone, "--api", m.api, "--raft", m.raft); out.code == 0 || !strings.Contains(out.stderr, want) && zone != "" {
+	for zone, want := range map[string]string{"": "needs a value", "B": "--zone", "-b": "--zone", "b/../c": "--zone",
+		strings.Repeat("z", 64): "--zone", "zürich": "--zone"} {
+		if out := muster(t, "serve", "--data", m.dir, "--zone="+zone, "--api", m.api, "--raft", m.raft); out.code == 0 ||
+			!strings.Contains(out.stderr, want) && zone != "" {
 			t.Errorf("--zone %q: %+v", zone, out)
 		}
 	}
@@ -148,18 +157,22 @@ func testZoneCost(t *testing.T, c *cluster, u *user) {
 		}
 		return err
 	})
-	if out := cmd.run(t, "member", "remove", "3", "--force"); out.code == 0 || !strings.Contains(out.stderr, "without a drain? It costs a zone: "+cost) {
+	if out := cmd.run(t, "member", "remove", "3", "--force"); out.code == 0 ||
+		!strings.Contains(out.stderr, "without a drain? It costs a zone: "+cost) {
 		t.Errorf("the question before a removal: %+v", out)
 	}
-	if a := u.do(c.members[1], http.MethodDelete, memberURL(3, ""), ""); a.status != 409 || a.header.Get("X-Muster-Warning") != cost {
+	if a := u.do(c.members[1], http.MethodDelete, memberURL(3, ""), ""); a.status != 409 ||
+		a.header.Get("X-Muster-Warning") != cost {
 		t.Errorf("the removal of what is not drained: %v, %v", a, a.header)
 	}
-	if out := cmd.run(t, "member", "drain", "3"); out.code != 0 || !strings.Contains(out.stderr, "warning: this costs a zone: "+cost) {
+	if out := cmd.run(t, "member", "drain", "3"); out.code != 0 ||
+		!strings.Contains(out.stderr, "warning: this costs a zone: "+cost) {
 		t.Errorf("drain: %+v", out)
 	}
 	u.awaitVotes(t, c, map[string]int{"a": 1, "b": 2}, map[string]int{"a": 2, "b": 1})
 	out := cmd.run(t, "autopilot", "zones")
-	if out.code != 0 || !strings.Contains(out.stderr, "of two zones one always has the majority; one member in a third zone would end that") {
+	if out.code != 0 || !strings.Contains(out.stderr,
+		"of two zones one always has the majority; one member in a third zone would end that") {
 		t.Errorf("two zones: %+v", out)
 	}
 }

@@ -39,7 +39,15 @@ func callers(t *testing.T, s *sole.Member) (list []caller) {
 		list = append(list, caller{name: scope, headers: bearer(s.Token(scope)), scopes: []string{scope}})
 	}
 	key := func(kind string, scopes []string, change func(*store.APIKey)) string {
-		k := store.APIKey{ID: store.NewID(), Kind: kind, Name: kind, Secret: certs.NewSecret(), Scopes: scopes, OwnerID: "x", OwnerName: "x"}
+		k := store.APIKey{
+			ID:        store.NewID(),
+			Kind:      kind,
+			Name:      kind,
+			Secret:    certs.NewSecret(),
+			Scopes:    scopes,
+			OwnerID:   "x",
+			OwnerName: "x",
+		}
 		k.SecretHash = certs.HashSecret(k.Secret)
 		change(&k)
 		if _, err := s.Store.APIKeys.Create(t.Context(), store.Actor{Name: "test"}, k); err != nil {
@@ -51,11 +59,15 @@ func callers(t *testing.T, s *sole.Member) (list []caller) {
 	jwt, internal := nodeCredentials(t, s)
 	return append(list,
 		caller{name: "a token without scopes", headers: bearer(s.Token()), scopes: []string{}},
-		caller{name: "an API key that reads", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeClusterRead}, func(*store.APIKey) {})},
-			scopes: []string{store.ScopeClusterRead}, apiKey: true},
-		caller{name: "an expired API key", headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeManagement}, func(k *store.APIKey) { k.ExpiresAt = &ago })}},
+		caller{name: "an API key that reads",
+			headers: []string{"Authorization", key(store.KeyKindAPI, []string{store.ScopeClusterRead}, func(*store.APIKey) {})},
+			scopes:  []string{store.ScopeClusterRead}, apiKey: true},
+		caller{name: "an expired API key",
+			headers: []string{"Authorization",
+				key(store.KeyKindAPI, []string{store.ScopeManagement}, func(k *store.APIKey) { k.ExpiresAt = &ago })}},
 		caller{name: "a member", headers: bearer(jwt), scopes: []string{store.ScopeClusterRead}, node: true},
-		caller{name: "a member with the join secret", headers: []string{"X-ZLayer-Internal-Token", internal}, scopes: []string{store.ScopeClusterRead}, node: true},
+		caller{name: "a member with the join secret", headers: []string{"X-ZLayer-Internal-Token", internal},
+			scopes: []string{store.ScopeClusterRead}, node: true},
 		caller{name: "an unknown token", headers: bearer(certs.NewSecret())},
 		caller{name: "an identity of a member that is signed by nobody", headers: bearer(jwt[:len(jwt)-8] + "AAAAAAAA")},
 		caller{name: "nobody"})
@@ -72,7 +84,8 @@ func nodeCredentials(t *testing.T, s *sole.Member) (jwt, internal string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if jwt, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, 1, time.Now()); err != nil {
+	if jwt, err = certs.MintNodeJWT(ed25519.NewKeyFromSeed(key.Secret), key.KID, s.ClusterID, m.ID, 1,
+		time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	secret, err := s.Store.Keys.Active(t.Context(), store.AsLeader, store.KeyJoinSecret)
@@ -97,7 +110,8 @@ func refusedAs(rt *handlers.Route, code int, known bool) bool {
 
 // harmless makes a request to a route whose arguments are in order, but which asks for nothing that exists.
 func harmless(rt *handlers.Route) (target, body string) {
-	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}", "nothing").Replace(rt.Path)
+	target = strings.NewReplacer("{name:.*}", "nothing", "{id}", "999999", "{name}", "nothing", "{file}",
+		"nothing").Replace(rt.Path)
 	bodies := map[string]string{
 		"/v1/peering/token": `{"PeerName":"x"}`, "/v1/peering/establish": "", "/_security/api_key": `{"name":"x","id":"x"}`,
 	}
@@ -129,7 +143,8 @@ func TestAccess(t *testing.T) {
 	sole.Until(t, "the mirror knows them all", func() bool { return s.Store.Mirror.Revision() >= s.Store.Revision() })
 	calls := 0
 	for _, rt := range s.Routes() {
-		if rt.Family.Name == "ui" || rt.Stream || rt.Path == "/v1/peering/establish" { // its token cannot be right without another cluster
+		// its token cannot be right without another cluster
+		if rt.Family.Name == "ui" || rt.Stream || rt.Path == "/v1/peering/establish" {
 			continue
 		}
 		target, body := harmless(rt)
@@ -138,7 +153,8 @@ func TestAccess(t *testing.T) {
 				s.ForgetFailures()
 				h, headers := s.API(), c.headers
 				if forwarded {
-					h, headers = s.Internal(), append(slices.Clone(headers), handlers.HeaderForwarded, "1", handlers.HeaderRemote, "192.0.2.1:1")
+					h, headers = s.Internal(), append(slices.Clone(headers), handlers.HeaderForwarded, "1", handlers.HeaderRemote,
+						"192.0.2.1:1")
 				}
 				if body != "" {
 					headers = append(slices.Clone(headers), "Content-Type", "application/json")
@@ -157,11 +173,14 @@ func TestAccess(t *testing.T) {
 				if c.apiKey && rt.Path == "/api/v1/cluster/enrollment-tokens" || rt.Path == "/api/v1/cluster/node-token" {
 					continue // the handler itself says who may
 				}
-				if asked := w.Header().Get(handlers.HeaderScope); c.scopes != nil && !may && asked != rt.Scope || may && asked != "" && !ownOf(rt, w.Code, may) {
-					t.Errorf("%s %s as %s (passed on: %v): %d, and it takes the scope %q", rt.Method, target, c.name, forwarded, w.Code, asked)
+				if asked := w.Header().Get(handlers.HeaderScope); c.scopes != nil && !may && asked != rt.Scope || may &&
+					asked != "" && !ownOf(rt, w.Code, may) {
+					t.Errorf("%s %s as %s (passed on: %v): %d, and it takes the scope %q", rt.Method, target, c.name, forwarded,
+						w.Code, asked)
 				}
 				if refused == may && !ownOf(rt, w.Code, may) {
-					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.Method, target, c.name, forwarded, w.Code, w.Body, may)
+					t.Errorf("%s %s as %s (passed on: %v): %d %s; it may: %v", rt.Method, target, c.name, forwarded, w.Code, w.Body,
+						may)
 				}
 			}
 		}

@@ -112,8 +112,8 @@ func (s *Server) confirmed(o origin, q *Request, err error) error {
 	return err
 }
 
-// unconfirmed returns store.ErrNoLeader in place of the refusal of a credential while there is no leader: it may be newer
-// than this member's replica, and nobody can confirm the refusal. A request without a credential stays refused.
+// unconfirmed returns store.ErrNoLeader in place of the refusal of a credential while there is no leader: it may be
+// newer than this member's replica, and nobody can confirm the refusal. A request without a credential stays refused.
 func (s *Server) unconfirmed(rt *Route, q *Request, refusal error) error {
 	if _, presented := rt.Family.credential(q.Request); presented && refuses(refusal) && s.Replica.LeaderID() == 0 {
 		return store.ErrNoLeader

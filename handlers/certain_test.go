@@ -139,12 +139,18 @@ func newTestMember(t *testing.T, leader *sole.Member, mirror string) *testFollow
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	st, err := store.Open(store.Config{Dir: dir, NodeID: 2, Identity: identity, Logger: log,
-		Dial: func(context.Context, uint64) (net.Conn, error) { return nil, errors.New("not in this test") }})
+	st, err := store.Open(store.Config{
+		Dir:      dir,
+		NodeID:   2,
+		Identity: identity,
+		Logger:   log,
+		Dial:     func(context.Context, uint64) (net.Conn, error) { return nil, errors.New("not in this test") },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}}, leader: leader}
+	f := &testFollower{relay: &relay{leader: leader.Internal(), epoch: leader.Store.Epoch, giveUp: func() {}},
+		leader: leader}
 	cfg := sole.NewConfig(st, leader.ClusterID, "two")
 	cfg.Peers = f.relay
 	f.Member = &sole.Member{Server: sole.Serve(cfg), Store: st, T: t, Admin: leader.Admin}
@@ -174,7 +180,8 @@ func (p patience) Err() error {
 }
 
 // through asks the follower while its way to the leader is as the steps say.
-func (f *testFollower) through(steps []string, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+func (f *testFollower) through(steps []string, method, target, body string,
+	headers ...string) *httptest.ResponseRecorder {
 	f.T.Helper()
 	sole.Until(f.T, "it knows who leads", func() bool { return f.Store.LeaderID() != 0 })
 	sole.Until(f.T, "the leader is sure", func() bool { return f.leader.Store.Confirm(f.T.Context()) == nil })
@@ -258,9 +265,12 @@ func TestUnknownIsSaid(t *testing.T) {
 				}
 				retry := w.Header().Get("Retry-After") != ""
 				switch {
-				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want && rt.Method != http.MethodHead:
-					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.Method, rt.Path, x.steps, w.Code, text, unknown, status, want)
-				case want && rt.Family.Name != "zlayer" && !strings.Contains(text, handlers.HeaderKey) && rt.Method != http.MethodHead:
+				case unknown != want, w.Code != status, strings.Contains(text, "may or may not have been carried out") != want &&
+					rt.Method != http.MethodHead:
+					t.Errorf("%s %s, %v: %d %s (unknown: %v); want %d, %v", rt.Method, rt.Path, x.steps, w.Code, text, unknown, status,
+						want)
+				case want && rt.Family.Name != "zlayer" && !strings.Contains(text, handlers.HeaderKey) &&
+					rt.Method != http.MethodHead:
 					t.Errorf("%s %s, %v: nothing of %s: %s", rt.Method, rt.Path, x.steps, handlers.HeaderKey, text)
 				case retry != (!want || key != "" || rt.Family.Name == "zlayer"):
 					t.Errorf("%s %s, %v, key %q: Retry-After %v", rt.Method, rt.Path, x.steps, key, retry)
@@ -278,7 +288,8 @@ func TestTransferWithoutALeader(t *testing.T) {
 	})
 	s.AddVoter(func() bool { return true })
 	w := s.Call("PUT", "/v1/operator/raft/transfer-leadership?address=127.0.0.1:7002", s.Admin, "")
-	if w.Code != 500 || w.Header().Get(handlers.HeaderOutcome) != handlers.OutcomeUnknown || !strings.Contains(w.Body.String(), handlers.MayHaveHappened) {
+	if w.Code != 500 || w.Header().Get(handlers.HeaderOutcome) != handlers.OutcomeUnknown ||
+		!strings.Contains(w.Body.String(), handlers.MayHaveHappened) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
@@ -288,7 +299,8 @@ func TestLaterSaysWhen(t *testing.T) {
 	t.Parallel()
 	for _, f := range sole.New(t).Families() {
 		w := httptest.NewRecorder()
-		if internal := f.Render(w, handlers.Later("not now")); internal || w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
+		if internal := f.Render(w, handlers.Later("not now")); internal || w.Code != 503 ||
+			w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "not now") {
 			t.Errorf("%s: %d %v %s", f.Name, w.Code, w.Header(), w.Body)
 		}
 	}
@@ -379,7 +391,8 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 			if !refusedAs(rt, w.Code, what != "unknown") {
 				t.Errorf("%s %s with a token %s: %d %s", rt.Method, target, what, w.Code, w.Body)
 			}
-			w = f.through([]string{"not sent", "the caller's time is up"}, rt.Method, target, body, "Authorization", "Bearer "+credential)
+			w = f.through([]string{"not sent", "the caller's time is up"}, rt.Method, target, body, "Authorization", "Bearer "+
+				credential)
 			if w.Code != rt.Family.NoLeader.Status {
 				t.Errorf("%s %s with a token %s, and the leader does not answer: %d %s", rt.Method, target, what, w.Code, w.Body)
 			}
@@ -390,8 +403,8 @@ func TestStaleRefusalsAreTheLeaders(t *testing.T) {
 	}
 }
 
-// TestWithoutLeaderNobodyIsRefused: while there is no leader, a member refuses no credential because its own replica does
-// not know it or its scopes, on any route; a request without a credential it does refuse.
+// TestWithoutLeaderNobodyIsRefused: while there is no leader, a member refuses no credential because its own replica
+// does not know it or its scopes, on any route; a request without a credential it does refuse.
 func TestWithoutLeaderNobodyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
@@ -428,7 +441,8 @@ func TestRefusalsAreConfirmed(t *testing.T) {
 			continue
 		}
 		target, body := harmless(rt)
-		for what, credential := range map[string]string{"who may": s.Admin, "who may not": poor, "whom nobody knows": unknown, "without a credential": ""} {
+		for what, credential := range map[string]string{"who may": s.Admin, "who may not": poor, "whom nobody knows": unknown,
+			"without a credential": ""} {
 			headers := forwarded
 			if body != "" {
 				headers = append(headers[:len(headers):len(headers)], "Content-Type", "application/json")
@@ -443,7 +457,8 @@ func TestRefusalsAreConfirmed(t *testing.T) {
 			switch before.Code {
 			case 401, 403, 404, 409:
 				if w.Code != http.StatusMisdirectedRequest {
-					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.Method, target, what, before.Code, before.Body, w.Code, w.Body)
+					t.Errorf("%s %s by somebody %s: %d %s before, %d %s after", rt.Method, target, what, before.Code, before.Body,
+						w.Code, w.Body)
 				}
 			}
 			if s.FailingHosts() != 0 {

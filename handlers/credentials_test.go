@@ -33,7 +33,8 @@ func TestEnrollmentTokenEnrollsOnly(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/_security/enroll/node", "/_security/enroll/kibana"} {
-		if w := s.Call("GET", path, "", "", "Authorization", used, "Idempotency-Key", "of nobody"); w.Code != 401 || !strings.Contains(w.Body.String(), "already been used") {
+		if w := s.Call("GET", path, "", "", "Authorization", used, "Idempotency-Key", "of nobody"); w.Code != 401 ||
+			!strings.Contains(w.Body.String(), "already been used") {
 			t.Errorf("%s with one that is used up: %d %s", path, w.Code, w.Body)
 		}
 	}
@@ -44,7 +45,8 @@ func TestEnrollmentTokenEnrollsOnly(t *testing.T) {
 		}
 		for name, header := range map[string]string{"fresh": fresh, "used up": used} {
 			for _, key := range []string{"", "a-key"} {
-				w := s.Call(rt.Method, concrete(rt.Path), "", keyBody, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
+				w := s.Call(rt.Method, concrete(rt.Path), "", keyBody, "Authorization", header, "Content-Type", "application/json",
+					"Idempotency-Key", key)
 				if w.Code < 400 || w.Code >= 500 {
 					t.Errorf("%s %s with one that is %s: %d %s", rt.Method, rt.Path, name, w.Code, w.Body)
 				}
@@ -65,16 +67,76 @@ type creation struct {
 
 func creations(s *sole.Member) []creation {
 	return []creation{
-		{name: "API token", method: "POST", path: "/api/v1/api-tokens", body: `{"name":"x","scopes":["management"]}`, revoke: "/api/v1/api-tokens/"},
-		{name: "join token", method: "POST", path: "/api/v1/cluster/join-tokens", body: `{}`, revoke: "/api/v1/cluster/join-tokens/"},
-		{name: "signed join token", method: "POST", path: "/api/v1/cluster/join-tokens", body: `{"format":"zlayer"}`, revoke: "/api/v1/cluster/join-tokens/"},
-		{name: "minted token", method: "POST", path: "/api/v1/cluster/pki/join-tokens", body: `{"nodeID":77}`, revoke: "/api/v1/cluster/join-tokens/"},
-		{name: "enrollment token", method: "POST", path: "/api/v1/cluster/enrollment-tokens", body: `{"name":"x"}`, revoke: "/api/v1/cluster/enrollment-tokens/"},
-		{name: "API key by POST", method: "POST", path: "/_security/api_key", body: `{"name":"x"}`, revoke: "key"},
-		{name: "API key by PUT", method: "PUT", path: "/_security/api_key", body: `{"name":"x"}`, revoke: "key"},
-		{name: "peering token", method: "POST", path: "/v1/peering/token", body: `{"PeerName":"x"}`, revoke: "peering"},
-		{name: "enrollment of a node", method: "GET", path: "/_security/enroll/node", revoke: "enrollment", header: s.EnrollKey(`{}`)},
-		{name: "enrollment of a Kibana", method: "GET", path: "/_security/enroll/kibana", revoke: "enrollment", header: s.EnrollKey(`{"scope":"kibana"}`)},
+		{
+			name:   "API token",
+			method: "POST",
+			path:   "/api/v1/api-tokens",
+			body:   `{"name":"x","scopes":["management"]}`,
+			revoke: "/api/v1/api-tokens/",
+		},
+		{
+			name:   "join token",
+			method: "POST",
+			path:   "/api/v1/cluster/join-tokens",
+			body:   `{}`,
+			revoke: "/api/v1/cluster/join-tokens/",
+		},
+		{
+			name:   "signed join token",
+			method: "POST",
+			path:   "/api/v1/cluster/join-tokens",
+			body:   `{"format":"zlayer"}`,
+			revoke: "/api/v1/cluster/join-tokens/",
+		},
+		{
+			name:   "minted token",
+			method: "POST",
+			path:   "/api/v1/cluster/pki/join-tokens",
+			body:   `{"nodeID":77}`,
+			revoke: "/api/v1/cluster/join-tokens/",
+		},
+		{
+			name:   "enrollment token",
+			method: "POST",
+			path:   "/api/v1/cluster/enrollment-tokens",
+			body:   `{"name":"x"}`,
+			revoke: "/api/v1/cluster/enrollment-tokens/",
+		},
+		{
+			name:   "API key by POST",
+			method: "POST",
+			path:   "/_security/api_key",
+			body:   `{"name":"x"}`,
+			revoke: "key",
+		},
+		{
+			name:   "API key by PUT",
+			method: "PUT",
+			path:   "/_security/api_key",
+			body:   `{"name":"x"}`,
+			revoke: "key",
+		},
+		{
+			name:   "peering token",
+			method: "POST",
+			path:   "/v1/peering/token",
+			body:   `{"PeerName":"x"}`,
+			revoke: "peering",
+		},
+		{
+			name:   "enrollment of a node",
+			method: "GET",
+			path:   "/_security/enroll/node",
+			revoke: "enrollment",
+			header: s.EnrollKey(`{}`),
+		},
+		{
+			name:   "enrollment of a Kibana",
+			method: "GET",
+			path:   "/_security/enroll/kibana",
+			revoke: "enrollment",
+			header: s.EnrollKey(`{"scope":"kibana"}`),
+		},
 	}
 }
 
@@ -83,7 +145,8 @@ func create(s *sole.Member, c *creation, key, query, body string) *httptest.Resp
 	if header == "" {
 		header = "Bearer " + s.Admin
 	}
-	return s.Call(c.method, c.path+query, "", body, "Authorization", header, "Content-Type", "application/json", "Idempotency-Key", key)
+	return s.Call(c.method, c.path+query, "", body, "Authorization", header, "Content-Type", "application/json",
+		"Idempotency-Key", key)
 }
 
 // takeBack revokes what the newest creation has made.
@@ -123,7 +186,8 @@ func TestReplays(t *testing.T) {
 				t.Fatalf("%d %s", first.Code, first.Body)
 			}
 			config.Leaf = []byte("another leader's")
-			rows := "SELECT count(*) FROM audit WHERE action = 'access.replayed' AND outcome = 'replayed' AND object = '" + c.method + " " + c.path + "'"
+			rows := "SELECT count(*) FROM audit WHERE action = 'access.replayed' AND outcome = 'replayed' AND object = '" +
+				c.method + " " + c.path + "'"
 			before := s.Query(rows)
 			again := create(s, &c, key, "", c.body)
 			if again.Code != first.Code || again.Body.String() != first.Body.String() {
@@ -147,7 +211,8 @@ func TestReplays(t *testing.T) {
 		})
 	}
 	s.T = t
-	if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`, "Idempotency-Key", store.AutoKey+"x"); w.Code != 400 {
+	if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`, "Idempotency-Key", store.AutoKey+
+		"x"); w.Code != 400 {
 		t.Errorf("a key like those of members: %d %s", w.Code, w.Body)
 	}
 }
@@ -173,7 +238,8 @@ func TestReplayOfAnEnrollment(t *testing.T) {
 		t.Errorf("as it was: %d %s", w.Code, w.Body)
 	}
 	key := s.Query("SELECT id FROM api_keys WHERE kind = 'enrollment_token'")
-	if w := s.Call("DELETE", "/api/v1/cluster/enrollment-tokens/"+key+"?keepEnrollments=true", s.Admin, ""); w.Code != 200 {
+	if w := s.Call("DELETE", "/api/v1/cluster/enrollment-tokens/"+key+"?keepEnrollments=true", s.Admin,
+		""); w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	if w := create(s, &c, "k", "", ""); w.Code != 401 {
@@ -218,7 +284,8 @@ func TestNothingOutlivesItsMaker(t *testing.T) {
 func TestKeysOfKeys(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
-	w := s.Call("POST", "/_security/api_key", s.Admin, `{"name":"parent","expiration":"1h"}`, "Content-Type", "application/json")
+	w := s.Call("POST", "/_security/api_key", s.Admin, `{"name":"parent","expiration":"1h"}`, "Content-Type",
+		"application/json")
 	var key struct{ Encoded string }
 	if err := json.Unmarshal(w.Body.Bytes(), &key); err != nil || w.Code != 200 {
 		t.Fatalf("%d %s", w.Code, w.Body)
@@ -232,12 +299,14 @@ func TestKeysOfKeys(t *testing.T) {
 		`,"role_descriptors":{"r":{}}`:                         200,
 		`,"role_descriptors":{"r":{"cluster":[]}}`:             200,
 	} {
-		w := s.Call("POST", "/_security/api_key", "", `{"name":"child"`+roles+`}`, "Authorization", "ApiKey "+key.Encoded, "Content-Type", "application/json")
+		w := s.Call("POST", "/_security/api_key", "", `{"name":"child"`+roles+`}`, "Authorization", "ApiKey "+key.Encoded,
+			"Content-Type", "application/json")
 		if w.Code != want {
 			t.Errorf("%s: %d %s", roles, w.Code, w.Body)
 		}
 	}
-	if got := s.Query("SELECT DISTINCT owner_id = (SELECT owner_id FROM api_keys WHERE name = 'parent') AND scopes = '[]' AND expires_at IS NOT NULL FROM api_keys WHERE name = 'child'"); got != "1" {
+	if got := s.Query("SELECT DISTINCT owner_id = (SELECT owner_id FROM api_keys WHERE name = 'parent') AND scopes = " +
+		"'[]' AND expires_at IS NOT NULL FROM api_keys WHERE name = 'child'"); got != "1" {
 		t.Errorf("the children's owner, scopes and end are as they should be: %s", got)
 	}
 }
@@ -252,7 +321,8 @@ func TestSettingsThatWeaken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		weakens := strings.HasPrefix(o.Name, "audit.") || strings.HasPrefix(o.Name, "enrollment.") || strings.HasPrefix(o.Name, "refusals.")
+		weakens := strings.HasPrefix(o.Name, "audit.") || strings.HasPrefix(o.Name, "enrollment.") ||
+			strings.HasPrefix(o.Name, "refusals.")
 		if weakens && scope != store.ScopeManagement {
 			t.Errorf("%s takes the scope %s", o.Name, scope)
 		}
@@ -263,7 +333,8 @@ func TestSettingsThatWeaken(t *testing.T) {
 		before := s.Query("SELECT revision FROM cluster")
 		body := fmt.Sprintf(`{%q:null}`, o.Name)
 		w := s.Call("PUT", "/api/v1/cluster/settings", manage, body)
-		if w.Code != want || want == 403 && (!strings.Contains(w.Body.String(), o.Name) || s.Query("SELECT revision FROM cluster") != before) {
+		if w.Code != want || want == 403 &&
+			(!strings.Contains(w.Body.String(), o.Name) || s.Query("SELECT revision FROM cluster") != before) {
 			t.Errorf("%s: %d %s", o.Name, w.Code, w.Body)
 		}
 		if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, body); w.Code != 200 {

@@ -20,7 +20,8 @@ func TestPrometheusTargets(t *testing.T) {
 		Targets []string
 		Labels  map[string]string
 	}
-	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != http.StatusOK || len(list) != 1 || len(list[0].Targets) != 1 {
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != http.StatusOK || len(list) != 1 ||
+		len(list[0].Targets) != 1 {
 		t.Fatalf("%d %s, %v", w.Code, w.Body, err)
 	}
 	if kind := w.Header().Get("Content-Type"); kind != "application/json" {
@@ -31,7 +32,8 @@ func TestPrometheusTargets(t *testing.T) {
 		t.Errorf("%v, %v", list[0].Targets, err)
 	}
 	labels := list[0].Labels
-	if labels["__scheme__"] != "https" || labels["__meta_muster_node_id"] != "1" || labels["__meta_muster_name"] != m.Name ||
+	if labels["__scheme__"] != "https" || labels["__meta_muster_node_id"] != "1" ||
+		labels["__meta_muster_name"] != m.Name ||
 		labels["__meta_muster_cluster_id"] != s.ClusterID {
 		t.Errorf("%v", labels)
 	}
@@ -85,12 +87,14 @@ func TestForeignLinks(t *testing.T) {
 		"/ui//example.com/":              "",
 	} {
 		w := s.Call("GET", path, "", "")
-		if to := w.Header().Get("Location"); to != want && !(want == "" && strings.HasPrefix(to, "/ui/")) || want != "" && w.Code != http.StatusFound {
+		if to := w.Header().Get("Location"); to != want && !(want == "" && strings.HasPrefix(to, "/ui/")) || want != "" &&
+			w.Code != http.StatusFound {
 			t.Errorf("%s: %d, to %q", path, w.Code, to)
 		}
 	}
 	w := s.Call("GET", "/v1/operator/raft/configuration", s.Admin, "")
-	if body := w.Body.String(); !strings.Contains(body, `"RaftProtocol":"3","Voter":true,"LastIndex":`) || !strings.Contains(body, `"ProtocolVersion":"3"`) {
+	if body := w.Body.String(); !strings.Contains(body, `"RaftProtocol":"3","Voter":true,"LastIndex":`) ||
+		!strings.Contains(body, `"ProtocolVersion":"3"`) {
 		t.Error(body)
 	}
 }

@@ -95,7 +95,8 @@ func (c *h2conn) begin(method, path, token string, end bool) uint32 {
 	}
 	id := c.next
 	c.next += 2
-	_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.buf.Bytes(), EndStream: end, EndHeaders: true})
+	_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.buf.Bytes(), EndStream: end,
+		EndHeaders: true})
 	return id
 }
 
@@ -124,12 +125,14 @@ var floods = map[string]func(c *h2conn){
 		_ = c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, c.begin("GET", "/api/v1/openapi.yaml", "", true), make([]byte, 4))
 	},
 	"requests without a path": func(c *h2conn) {
-		_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.next, BlockFragment: []byte{0x82}, EndStream: true, EndHeaders: true})
+		_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.next, BlockFragment: []byte{0x82}, EndStream: true,
+			EndHeaders: true})
 		c.next += 2
 	},
 	"requests that wait for themselves": func(c *h2conn) {
 		id := binary.BigEndian.AppendUint32(nil, c.next)
-		_ = c.fr.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream|http2.FlagHeadersPriority,
+		_ = c.fr.WriteRawFrame(http2.FrameHeaders,
+			http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream|http2.FlagHeadersPriority,
 			c.next, append(id, 1, 0x82, 0x87, 0x84))
 		c.next += 2
 	},
@@ -152,7 +155,8 @@ var floods = map[string]func(c *h2conn){
 		c.buf.Reset()
 		_ = c.enc.WriteField(hpack.HeaderField{Name: ":method", Value: "GET"})
 		c.buf.Write(bytes.Repeat([]byte{0x80 | 32}, 12<<10)) // of the static table: cookie, without a value
-		_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.next, BlockFragment: c.buf.Bytes(), EndStream: true, EndHeaders: true})
+		_ = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.next, BlockFragment: c.buf.Bytes(), EndStream: true,
+			EndHeaders: true})
 		c.next += 2
 	},
 	"heads in pieces": func(c *h2conn) {
@@ -201,7 +205,8 @@ func TestFrameFloods(t *testing.T) {
 					}
 				}()
 				code, err := c.ended()
-				if code != http2.ErrCodeEnhanceYourCalm && (err == nil || errors.Is(err, context.DeadlineExceeded) || isTimeout(err)) {
+				if code != http2.ErrCodeEnhanceYourCalm &&
+					(err == nil || errors.Is(err, context.DeadlineExceeded) || isTimeout(err)) {
 					t.Errorf("%v %v", code, err)
 				}
 			})
@@ -243,7 +248,8 @@ func metric(t *testing.T, s *sole.Member, name string) (n int) {
 // pieces, requests that are given up.
 func TestFramesOfClients(t *testing.T) {
 	s, addr := servingTLS(t, netlimit.Limits{Bytes: 100_000_000})
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, MaxConnsPerHost: 1}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
+		MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 60 * time.Second}
 	do := func(ctx context.Context, method, path string, body io.Reader) (int, error) {
@@ -302,11 +308,12 @@ func newAsker(t *testing.T, addr string) *asker {
 	return a
 }
 
-// ask sends a request and returns the status of the answer. A connection that the server has closed, which the client may not
-// have noticed, is replaced by another one.
+// ask sends a request and returns the status of the answer. A connection that the server has closed, which the client
+// may not have noticed, is replaced by another one.
 func (a *asker) ask(method, path, token, body string) int {
 	a.t.Helper()
-	ctx := httptrace.WithClientTrace(a.t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { a.reused = c.Reused }})
+	ctx := httptrace.WithClientTrace(a.t.Context(),
+		&httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { a.reused = c.Reused }})
 	r, err := http.NewRequestWithContext(ctx, method, "https://"+a.addr+path, strings.NewReader(body))
 	if err != nil {
 		a.t.Fatal(err)

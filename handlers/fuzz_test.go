@@ -42,7 +42,8 @@ func FuzzEventQuery(f *testing.F) {
 }
 
 func FuzzCredential(f *testing.F) {
-	for _, seed := range []string{"Bearer x", "Basic YTpi", "ApiKey YTpi", "bearer", "Basic ====", "apikey " + strings.Repeat("A", 100), " \t"} {
+	for _, seed := range []string{"Bearer x", "Basic YTpi", "ApiKey YTpi", "bearer", "Basic ====", "apikey " +
+		strings.Repeat("A", 100), " \t"} {
 		f.Add("/api/v1/status", "", seed, "", "")
 		f.Add("/v1/peerings", "token="+seed, seed, seed, "")
 	}

@@ -40,7 +40,9 @@ func TestHead(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("Authorization", "Bearer "+s.Admin)
-		resp, err := (&http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(r)
+		resp, err := (&http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}).Do(r)
 		if err != nil {
 			t.Fatal(method, path, err)
 		}
@@ -84,7 +86,8 @@ func TestHead(t *testing.T) {
 		get.Header.Del("Content-Length")
 		head.Header.Del("Content-Length")
 		keys := func(h http.Header) []string { return slices.Sorted(maps.Keys(h)) }
-		if !slices.Equal(keys(get.Header), keys(head.Header)) || get.Header.Get("Content-Type") != head.Header.Get("Content-Type") {
+		if !slices.Equal(keys(get.Header), keys(head.Header)) ||
+			get.Header.Get("Content-Type") != head.Header.Get("Content-Type") {
 			t.Errorf("%s: GET has %v, HEAD %v", path, get.Header, head.Header)
 		}
 		if n, _ := strconv.Atoi(length); rt.Stream != (length == "") || !rt.Stream && (n == 0) != (len(body) == 0) {
@@ -102,7 +105,8 @@ func TestSlash(t *testing.T) {
 	for name, listener := range map[string]http.Handler{"api": s.API(), "plain": s.Plain(), "internal": s.Internal()} {
 		for _, rt := range s.Routes() {
 			path := somePath(rt)
-			if rt.Family.Name == "consul" || path == "/ui" || strings.HasSuffix(path, "/") || rt.Stream || name == "plain" && !rt.Plain {
+			if rt.Family.Name == "consul" || path == "/ui" || strings.HasSuffix(path, "/") || rt.Stream || name == "plain" &&
+				!rt.Plain {
 				continue
 			}
 			n++
@@ -128,8 +132,10 @@ func TestSlash(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"/api/v1/nothing/": "404 ", "/api/v1/status//": "404 ", "/v1/nothing/": "404 ", "/_nothing/": `400 {"error":"no handler found for uri [/_nothing/] and method [GET]"}`,
-		"/_security/api_key/x/": "400 ", "/v1/peerings/": "404 Invalid URL path: not a recognized HTTP API endpoint\n", "/v1/peering/x/": `404 Peering not found for "x/"`,
+		"/api/v1/nothing/": "404 ", "/api/v1/status//": "404 ", "/v1/nothing/": "404 ",
+		"/_nothing/":            `400 {"error":"no handler found for uri [/_nothing/] and method [GET]"}`,
+		"/_security/api_key/x/": "400 ", "/v1/peerings/": "404 Invalid URL path: not a recognized HTTP API endpoint\n",
+		"/v1/peering/x/":        `404 Peering not found for "x/"`,
 		"/api/v1/api-tokens/1/": "405 ",
 	} {
 		w := s.Call("GET", path, s.Admin, "")
@@ -144,7 +150,8 @@ func TestRootAllows(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
 	w := s.Call("POST", "/", s.Admin, "")
-	if want := `{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`; w.Code != 405 || w.Body.String() != want {
+	want := `{"error":"Incorrect HTTP method for uri [/] and method [POST], allowed: [GET, HEAD]","status":405}`
+	if w.Code != 405 || w.Body.String() != want {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

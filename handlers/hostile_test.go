@@ -40,7 +40,8 @@ func TestBodiesOfOneCredential(t *testing.T) {
 		if i%2 == 0 {
 			key = emptyKey(s, owner)
 		}
-		c := half(t, addr, "POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: "+key+"\r\nContent-Length: 1000000\r\n\r\n"+part)
+		c := half(t, addr, "POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: "+key+
+			"\r\nContent-Length: 1000000\r\n\r\n"+part)
 		open = append(open, c)
 		go func() {
 			if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil {
@@ -59,7 +60,8 @@ func TestBodiesOfOneCredential(t *testing.T) {
 			t.Fatal("one credential may have any number of bodies in memory")
 		}
 	}
-	if w := s.Call("PUT", "/api/v1/cluster/secrets/x", s.Admin, `{"value":"`+strings.Repeat("x", 60_000)+`"}`); w.Code != 201 {
+	if w := s.Call("PUT", "/api/v1/cluster/secrets/x", s.Admin, `{"value":"`+strings.Repeat("x", 60_000)+
+		`"}`); w.Code != 201 {
 		t.Errorf("somebody else: %d %s", w.Code, w.Body)
 	}
 	for _, c := range open {
@@ -152,7 +154,8 @@ func TestBodiesOfManyValues(t *testing.T) {
 func TestManyFields(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
-	for _, path := range []string{"/", "/api/v1/status", "/api/v1/cluster/members", "/v1/peerings", "/_nodes", "/v1/status/leader", "/ui/", "/nothing"} {
+	for _, path := range []string{"/", "/api/v1/status", "/api/v1/cluster/members", "/v1/peerings", "/_nodes",
+		"/v1/status/leader", "/ui/", "/nothing"} {
 		for _, token := range []string{"", s.Admin} {
 			distinct, same, few := []string{}, http.Header{}, []string{}
 			for i := range 200 {
@@ -166,8 +169,10 @@ func TestManyFields(t *testing.T) {
 			r.Header = same
 			w := httptest.NewRecorder()
 			s.API().ServeHTTP(w, r)
-			for what, w := range map[string]*httptest.ResponseRecorder{"distinct": s.Call("GET", path, token, "", distinct...), "the same": w} {
-				if w.Code != http.StatusRequestHeaderFieldsTooLarge || !strings.Contains(w.Body.String(), "a request must have at most 128 header fields") {
+			for what, w := range map[string]*httptest.ResponseRecorder{"distinct": s.Call("GET", path, token, "", distinct...),
+				"the same": w} {
+				if w.Code != http.StatusRequestHeaderFieldsTooLarge ||
+					!strings.Contains(w.Body.String(), "a request must have at most 128 header fields") {
 					t.Errorf("%s, %s: %d %.200s", path, what, w.Code, w.Body)
 				}
 			}
@@ -184,7 +189,8 @@ func TestDocumentsOfAPIKeys(t *testing.T) {
 	s := sole.New(t)
 	owner := s.Token(store.ScopeEnroll)
 	create := func(metadata string) *httptest.ResponseRecorder {
-		return s.Call("PUT", "/_security/api_key", owner, `{"name":"x","metadata":`+metadata+`}`, "Content-Type", "application/json")
+		return s.Call("PUT", "/_security/api_key", owner, `{"name":"x","metadata":`+metadata+`}`, "Content-Type",
+			"application/json")
 	}
 	for _, levels := range []int{21, 900, 5000} {
 		w := create(`{"a":` + strings.Repeat("[", levels) + strings.Repeat("]", levels) + "}")
@@ -237,7 +243,8 @@ func TestControlCharacters(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := func(field string) string {
-		return `{"token":"` + token.Result.Token + `","advertise_addr":"192.0.2.1","overlay_port":1,"raft_port":1,` + field + `}`
+		return `{"token":"` + token.Result.Token + `","advertise_addr":"192.0.2.1","overlay_port":1,"raft_port":1,` + field +
+			`}`
 	}
 	for _, x := range []struct{ method, path, body string }{
 		{"POST", "/api/v1/cluster/join", join(`"wg_public_key":"","name":"\u001b[2J"`)},
@@ -280,7 +287,8 @@ func TestRevocationListIsKept(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	var enrolled struct{ Result []struct{ ID string } }
-	if err := json.Unmarshal(s.Call("GET", "/api/v1/cluster/enrollments", s.Admin, "").Body.Bytes(), &enrolled); err != nil || len(enrolled.Result) != 1 {
+	if err := json.Unmarshal(s.Call("GET", "/api/v1/cluster/enrollments", s.Admin, "").Body.Bytes(),
+		&enrolled); err != nil || len(enrolled.Result) != 1 {
 		t.Fatal(err, enrolled)
 	}
 	if w := s.Call("DELETE", "/api/v1/cluster/enrollments/"+enrolled.Result[0].ID, s.Admin, ""); w.Code != 200 {
@@ -389,12 +397,14 @@ func TestBlockingEndsWithCredential(t *testing.T) {
 			t.Fatal(err)
 		}
 		index := s.Call("GET", path, made.Result.Token, "").Header().Get("X-Consul-Index")
-		c := half(t, addr, "GET "+path+"?wait=5m&index="+index+" HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+made.Result.Token+"\r\n\r\n")
+		c := half(t, addr, "GET "+path+"?wait=5m&index="+index+" HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+made.Result.Token+
+			"\r\n\r\n")
 		sole.Until(t, "a query waits", func() bool { return s.Waiting() == 1 })
 		if w := s.Call("DELETE", "/api/v1/api-tokens/"+made.Result.ID, s.Admin, ""); w.Code != 200 {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
-		if w := s.Call("POST", "/v1/peering/token", s.Admin, `{"PeerName":"there","Meta":{"a":"`+made.Result.ID+`"}}`); w.Code != 200 {
+		if w := s.Call("POST", "/v1/peering/token", s.Admin, `{"PeerName":"there","Meta":{"a":"`+made.Result.ID+
+			`"}}`); w.Code != 200 {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 		if status, body := answerOf(t, c); status != 403 || body != "ACL not found" {

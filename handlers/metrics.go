@@ -116,7 +116,8 @@ func connectionMetrics(l *netlimit.Limiter) []prometheus.Collector {
 			Help: "Connections without a valid credential closed to make room for others."},
 			func() float64 { return float64(l.Evicted()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "muster_http_connections_paced_total",
-			Help: "How often a connection without a valid credential was read later than it has sent, because of what its address costs."},
+			Help: "How often a connection without a valid credential was read later than it has sent, because of what its " +
+				"address costs."},
 			func() float64 { return float64(l.Paced()) }),
 	}
 }

@@ -85,7 +85,8 @@ func TestEveryNameOfAMember(t *testing.T) {
 				if p.Value.In == "query" && strings.Contains(p.Value.Description, "host name") {
 					described = append(described, method+" "+path+"?"+p.Value.Name+"=MEMBER")
 				}
-				if p.Value.In == "query" && slices.Contains([]string{"node", "nodeId"}, p.Value.Name) && !p.Value.Schema.Value.Type.Is("string") {
+				if p.Value.In == "query" && slices.Contains([]string{"node", "nodeId"}, p.Value.Name) &&
+					!p.Value.Schema.Value.Type.Is("string") {
 					t.Errorf("%s %s: %s is no text", method, path, p.Value.Name)
 				}
 			}
@@ -110,17 +111,25 @@ func TestAmbiguousNames(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &token); err != nil || token.Result.ID == "" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	if _, err := s.Store.Members.Join(t.Context(), store.Actor{Name: "test"}, store.Joiner{TokenID: token.Result.ID, Member: store.Member{Name: "two",
-		Mode: store.ModeFull, Recipient: "r", RaftAddress: "127.0.0.1:7002", APIAddress: "127.0.0.1:5002"}}); err != nil {
+	if _, err := s.Store.Members.Join(t.Context(), store.Actor{Name: "test"},
+		store.Joiner{TokenID: token.Result.ID, Member: store.Member{
+			Name:        "two",
+			Mode:        store.ModeFull,
+			Recipient:   "r",
+			RaftAddress: "127.0.0.1:7002",
+			APIAddress:  "127.0.0.1:5002",
+		}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, place := range byName {
-		if strings.Contains(place, "transfer") || strings.Contains(place, "stale") { // needs a port; may not know the second one yet
+		// needs a port; may not know the second one yet
+		if strings.Contains(place, "transfer") || strings.Contains(place, "stale") {
 			continue
 		}
 		method, target, _ := strings.Cut(place, " ")
 		w := s.Call(method, strings.ReplaceAll(target, "MEMBER", "127.0.0.1"), s.Admin, "")
-		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "can mean 2 members: 1 (one, ") || !strings.Contains(w.Body.String(), "2 (two, ") {
+		if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "can mean 2 members: 1 (one, ") ||
+			!strings.Contains(w.Body.String(), "2 (two, ") {
 			t.Errorf("%s is answered %d %s", place, w.Code, w.Body)
 		}
 	}

@@ -65,7 +65,8 @@ func TestHalfSentBodiesHoldNoSlot(t *testing.T) {
 			if token != "" && rt.Method == "DELETE" && !rt.HasBody { // it would be carried out without its body
 				continue
 			}
-			half(t, addr, target+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+			half(t, addr, target+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+token+
+				"\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 		}
 	}
 	sole.Until(t, "the strangers are in their room", func() bool { return s.Strangers() >= 1 })
@@ -116,7 +117,8 @@ func TestBlockingPlaces(t *testing.T) {
 	addr := s.Serving()
 	reader := s.Token(store.ScopePeeringRead)
 	query := func(token, extra string) net.Conn {
-		return half(t, addr, "GET /v1/peerings?index=1000000&wait=5m HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+token+"\r\n"+extra+"\r\n")
+		return half(t, addr, "GET /v1/peerings?index=1000000&wait=5m HTTP/1.1\r\nHost: x\r\nX-Consul-Token: "+token+"\r\n"+
+			extra+"\r\n")
 	}
 	for range 5 {
 		query(reader, "Content-Length: 5\r\n")
@@ -126,7 +128,8 @@ func TestBlockingPlaces(t *testing.T) {
 	query(reader, "")
 	sole.Until(t, "two wait", func() bool { return s.Waiting() == 2 })
 	sole.Until(t, "who waits holds no slot", func() bool { return s.Working() == 0 })
-	if status, body := answerOf(t, query(reader, "")); status != 429 || body != "too many blocking queries at once; try again" {
+	if status, body := answerOf(t, query(reader, "")); status != 429 ||
+		body != "too many blocking queries at once; try again" {
 		t.Errorf("beyond the share: %d %s", status, body)
 	}
 	gone := query(s.Admin, "")
@@ -142,10 +145,12 @@ func TestStrangersOfOneAddress(t *testing.T) {
 	s := sole.New(t, func(c *sole.Config) { c.Limits.StrangersPerAddress = 4 })
 	addr := s.Serving()
 	for range 4 {
-		half(t, addr, "POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+		half(t, addr,
+			"POST /api/v1/cluster/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	}
 	sole.Until(t, "the room is full", func() bool { return s.Strangers() == 4 })
-	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(), `{"error":"too many concurrent requests from this address`) {
+	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/status", ""); !strings.HasPrefix(w.Body.String(),
+		`{"error":"too many concurrent requests from this address`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, path := range []string{"/", "/v1/peerings", "/v1/status/leader", "/nothing", "/ui/"} {
@@ -230,7 +235,8 @@ func TestAbandonedRequestsAreNoFailures(t *testing.T) {
 	}
 }
 
-// TestTimeIsUp: a request that takes longer than it may, at whatever step, can be tried again and is no failure of the member.
+// TestTimeIsUp: a request that takes longer than it may, at whatever step, can be tried again and is no failure of the
+// member.
 func TestTimeIsUp(t *testing.T) {
 	t.Parallel()
 	var log logLines
@@ -310,7 +316,8 @@ func TestStrangersArgumentsAreLimited(t *testing.T) {
 	if w := from(s, "192.0.2.7:1", "GET", "/v1/peerings", s.Admin); w.Code != 200 {
 		t.Errorf("a valid credential waits for the failures of others: %d", w.Code)
 	}
-	if w := from(s, "192.0.2.7:1", "GET", "/v1/peerings?index=x", s.Admin); w.Code != 400 || w.Body.String() != "Invalid index" {
+	if w := from(s, "192.0.2.7:1", "GET", "/v1/peerings?index=x", s.Admin); w.Code != 400 ||
+		w.Body.String() != "Invalid index" {
 		t.Errorf("a valid credential with a wrong argument: %d %s", w.Code, w.Body)
 	}
 	if w := from(s, "192.0.2.8:1", "GET", "/v1/peerings?filter="+strings.Repeat("(", 12), ""); w.Code != 403 {
@@ -345,7 +352,8 @@ func TestReadersPerIdentity(t *testing.T) {
 func TestCrossOrigin(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
-	foreign := [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://evil.example"}, {"Origin", "null"}}
+	foreign := [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+		{"Origin", "https://evil.example"}, {"Origin", "null"}}
 	own := [][]string{{}, {"Sec-Fetch-Site", "same-origin"}, {"Sec-Fetch-Site", "none"}, {"Origin", "https://example.com"}}
 	for _, rt := range s.Routes() {
 		target := strings.NewReplacer("{name:.*}", "x", "{id}", "1", "{name}", "x", "{file}", "x").Replace(rt.Path)
@@ -379,7 +387,8 @@ func TestCrossOrigin(t *testing.T) {
 func TestPagesOfOtherOriginsReadNothing(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
-	asks := []string{"Origin", "https://evil.example", "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers",
+	asks := []string{"Origin", "https://evil.example", "Access-Control-Request-Method", "PUT",
+		"Access-Control-Request-Headers",
 		"authorization, x-consul-token, content-type", "Access-Control-Request-Private-Network", "true"}
 	closed := func(method, target string, headers ...string) *httptest.ResponseRecorder {
 		w := s.Call(method, target, "", "", headers...)
@@ -390,11 +399,14 @@ func TestPagesOfOtherOriginsReadNothing(t *testing.T) {
 		}
 		return w
 	}
-	forms := []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/json"}
-	modes := [][]string{{"Sec-Fetch-Mode", "navigate"}, {"Sec-Fetch-Mode", "no-cors"}, {"Sec-Fetch-Mode", "cors"}, {"Sec-Fetch-Dest", "iframe"}, {"Sec-Fetch-User", "?1"}}
+	forms := []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
+		"application/json"}
+	modes := [][]string{{"Sec-Fetch-Mode", "navigate"}, {"Sec-Fetch-Mode", "no-cors"}, {"Sec-Fetch-Mode", "cors"},
+		{"Sec-Fetch-Dest", "iframe"}, {"Sec-Fetch-User", "?1"}}
 	for _, rt := range s.Routes() {
 		target := strings.NewReplacer("{name:.*}", "x", "{id}", "1", "{name}", "x", "{file}", "x").Replace(rt.Path)
-		closed("OPTIONS", target, asks...) // some originals answer 200; without Access-Control-Allow-Origin it permits nothing
+		// some originals answer 200; without Access-Control-Allow-Origin it permits nothing
+		closed("OPTIONS", target, asks...)
 		closed(rt.Method, target, "Origin", "https://evil.example")
 		if !rt.Changes() && !rt.Keyed {
 			continue
@@ -420,11 +432,13 @@ func TestOverfullConnections(t *testing.T) {
 		r := httptest.NewRequest("GET", x.path, nil)
 		conn := overfullConn(t)
 		s.API().ServeHTTP(w, r.WithContext(handlers.WithConnection(context.Background(), conn)))
-		if w.Code != 503 || w.Body.String() != x.body || w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
+		if w.Code != 503 || w.Body.String() != x.body || w.Header().Get("Retry-After") == "" ||
+			w.Header().Get("Connection") != "close" {
 			t.Errorf("%s: %d %s %v", x.path, w.Code, w.Body, w.Header())
 		}
 	}
-	if text := s.Call("GET", "/metrics", "", "").Body.String(); !strings.Contains(text, fmt.Sprintf(`muster_http_sent_away_total{limit=%q} 2`, handlers.RefusedConnections)) {
+	if text := s.Call("GET", "/metrics", "", "").Body.String(); !strings.Contains(text,
+		fmt.Sprintf(`muster_http_sent_away_total{limit=%q} 2`, handlers.RefusedConnections)) {
 		t.Error("the metric does not tell of it")
 	}
 }

@@ -29,7 +29,8 @@ func TestParametersAreBounded(t *testing.T) {
 			n++
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a stream would not end by itself
 			defer cancel()
-			r := httptest.NewRequest(rt.Method, strings.ReplaceAll(somePath(rt), "1", "b")+"?"+query, http.NoBody).WithContext(ctx)
+			r := httptest.NewRequest(rt.Method, strings.ReplaceAll(somePath(rt), "1", "b")+"?"+query,
+				http.NoBody).WithContext(ctx)
 			r.Header.Set("Authorization", "Bearer "+s.Admin)
 			w := httptest.NewRecorder()
 			s.API().ServeHTTP(w, r)
@@ -39,7 +40,8 @@ func TestParametersAreBounded(t *testing.T) {
 			if p.Value.In != "query" || p.Value.Name == "token" { // that one is a credential
 				continue
 			}
-			for _, query := range []string{p.Value.Name + "=" + strings.Repeat("a", 5000), strings.Repeat("&"+p.Value.Name+"=", 100), strings.Repeat("&"+p.Value.Name+"="+strings.Repeat("*", 300), 100)} {
+			for _, query := range []string{p.Value.Name + "=" + strings.Repeat("a", 5000),
+				strings.Repeat("&"+p.Value.Name+"=", 100), strings.Repeat("&"+p.Value.Name+"="+strings.Repeat("*", 300), 100)} {
 				if w := ask(query); w.Code < 400 || w.Code > 499 && !strings.HasPrefix(w.Body.String(), "No path to region") {
 					t.Errorf("%s %s?%.60s…: %d %.200s", rt.Method, rt.Path, query, w.Code, w.Body)
 				}

@@ -15,7 +15,8 @@ func BenchmarkReads(b *testing.B) {
 	s, addr := servingTLS(b, netlimit.Limits{All: 8192, PerAddress: 1024, Bytes: 1_000_000})
 	for _, proto := range []string{"http1", "http2"} {
 		b.Run(proto, func(b *testing.B) {
-			transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 64, ForceAttemptHTTP2: proto == "http2"}
+			transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 64,
+				ForceAttemptHTTP2: proto == "http2"}
 			defer transport.CloseIdleConnections()
 			client := &http.Client{Transport: transport}
 			b.SetParallelism(32)

@@ -23,7 +23,8 @@ func TestRefusalsAreCountedTogether(t *testing.T) {
 	if list := x.due(now.Add(30 * time.Second)); len(list) != 0 {
 		t.Errorf("half a minute later: %+v", list)
 	}
-	if list := x.due(now.Add(time.Minute)); len(list) != 1 || list[0].Detail != "401 Invalid token; 500 times since 2030-01-02T03:04:05Z" {
+	if list := x.due(now.Add(time.Minute)); len(list) != 1 ||
+		list[0].Detail != "401 Invalid token; 500 times since 2030-01-02T03:04:05Z" {
 		t.Errorf("a minute later: %+v", list)
 	}
 	if x.due(now.Add(3 * time.Minute)); len(x.m) != 0 || len(x.of) != 0 {
@@ -71,16 +72,19 @@ func TestRefusalsOfLong(t *testing.T) {
 }
 
 func TestPlainReason(t *testing.T) {
-	for text, want := range map[string]string{
-		"Invalid token": "Invalid token",
-		"Invalid join token: malformed: byte 'x'":                                                               "Invalid join token: malformed",
-		"Invalid join token: it was made by another cluster (CALLER); this is cluster c":                        "Invalid join token: it was made by another cluster",
-		"Invalid join token: expired: it was good until 2030-01-02T03:04:05Z":                                   "Invalid join token: expired",
-		"signed token expired at 2030-01-02T03:04:05Z (now 2030-01-02T03:04:05Z)":                               "signed token expired",
-		"signed token kid=CALLER not trusted (unknown kid, expired grace, or never issued)":                     "signed token kid",
-		"too many failed attempts; try again in a minute":                                                       "too many failed attempts",
-		"this node was removed from the cluster and its key is refused; start with an empty data directory to…": "this node was removed from the cluster and its key is refused",
+	for _, x := range [][2]string{
+		{"Invalid token", "Invalid token"},
+		{"Invalid join token: malformed: byte 'x'", "Invalid join token: malformed"},
+		{"Invalid join token: it was made by another cluster (CALLER); this is cluster c",
+			"Invalid join token: it was made by another cluster"},
+		{"Invalid join token: expired: it was good until 2030-01-02T03:04:05Z", "Invalid join token: expired"},
+		{"signed token expired at 2030-01-02T03:04:05Z (now 2030-01-02T03:04:05Z)", "signed token expired"},
+		{"signed token kid=CALLER not trusted (unknown kid, expired grace, or never issued)", "signed token kid"},
+		{"too many failed attempts; try again in a minute", "too many failed attempts"},
+		{"this node was removed from the cluster and its key is refused; start with an empty data directory to…",
+			"this node was removed from the cluster and its key is refused"},
 	} {
+		text, want := x[0], x[1]
 		if got := plainReason(text); got != want || strings.Contains(got, "CALLER") {
 			t.Errorf("%s: %q", text, got)
 		}

@@ -17,8 +17,9 @@ import (
 // change is a request that changes something when it is sent for the first time.
 type change struct {
 	path, body string
-	scope      string                      // "": the route's
-	prepare    func(s *sole.Member) string // makes what the request is about; what it returns stands for % in the path and the body
+	scope      string // "": the route's
+	// makes what the request is about; what it returns stands for % in the path and the body
+	prepare func(s *sole.Member) string
 }
 
 // unrepeated are routes whose repetitions other tests send, with what they take, or that change nothing that is stored.
@@ -71,24 +72,28 @@ var changes = map[string]change{
 	"PUT /api/v1/cluster/autopilot/config":     {body: `{"maxVoters":3}`},
 	"PUT /v1/operator/autopilot/configuration": {body: `{"MaxTrailingLogs":77}`},
 	"PUT /api/v1/cluster/secrets/{name}":       {path: "/api/v1/cluster/secrets/made", body: `{"value":"x"}`},
-	"PUT /api/v1/cluster/leases/{id}":          {path: "/api/v1/cluster/leases/made", body: `{"nodeId":1,"ttlSeconds":60}`},
+	"PUT /api/v1/cluster/leases/{id}": {path: "/api/v1/cluster/leases/made",
+		body: `{"nodeId":1,"ttlSeconds":60}`},
 	"POST /api/v1/cluster/members/{id}/drain":  {path: "/api/v1/cluster/members/1/drain", body: `{"deadlineSeconds":60}`},
 	"POST /api/v1/cluster/members/{id}/resume": {path: "/api/v1/cluster/members/1/resume", body: `{}`},
 	"DELETE /api/v1/api-tokens/{id}": {path: "/api/v1/api-tokens/%", prepare: func(s *sole.Member) string {
 		return made(s, s.Call("POST", "/api/v1/api-tokens", s.Admin, `{"name":"gone","scopes":["enroll"]}`))
 	}},
-	"DELETE /api/v1/cluster/join-tokens/{id}": {path: "/api/v1/cluster/join-tokens/%", prepare: func(s *sole.Member) string {
-		return made(s, s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`))
-	}},
-	"DELETE /api/v1/cluster/enrollment-tokens/{id}": {path: "/api/v1/cluster/enrollment-tokens/%", prepare: func(s *sole.Member) string {
-		return made(s, s.Call("POST", "/api/v1/cluster/enrollment-tokens", s.Admin, `{"name":"gone"}`))
-	}},
-	"DELETE /api/v1/cluster/enrollments/{id}": {path: "/api/v1/cluster/enrollments/%", prepare: func(s *sole.Member) string {
-		if w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", s.EnrollKey(`{}`)); w.Code != 200 {
-			s.T.Fatalf("%d %s", w.Code, w.Body)
-		}
-		return s.Query("SELECT id FROM enrollments ORDER BY created_rev DESC LIMIT 1")
-	}},
+	"DELETE /api/v1/cluster/join-tokens/{id}": {path: "/api/v1/cluster/join-tokens/%",
+		prepare: func(s *sole.Member) string {
+			return made(s, s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, `{}`))
+		}},
+	"DELETE /api/v1/cluster/enrollment-tokens/{id}": {path: "/api/v1/cluster/enrollment-tokens/%",
+		prepare: func(s *sole.Member) string {
+			return made(s, s.Call("POST", "/api/v1/cluster/enrollment-tokens", s.Admin, `{"name":"gone"}`))
+		}},
+	"DELETE /api/v1/cluster/enrollments/{id}": {path: "/api/v1/cluster/enrollments/%",
+		prepare: func(s *sole.Member) string {
+			if w := s.Call("GET", "/_security/enroll/node", "", "", "Authorization", s.EnrollKey(`{}`)); w.Code != 200 {
+				s.T.Fatalf("%d %s", w.Code, w.Body)
+			}
+			return s.Query("SELECT id FROM enrollments ORDER BY created_rev DESC LIMIT 1")
+		}},
 	"DELETE /_security/api_key": {body: `{"ids":["%"]}`, prepare: func(s *sole.Member) string {
 		return made(s, s.Call("POST", "/_security/api_key", s.Admin, `{"name":"gone"}`, "Content-Type", "application/json"))
 	}, scope: store.ScopeManagement},
@@ -111,8 +116,8 @@ var changes = map[string]change{
 	"GET /_security/enroll/kibana": {},
 }
 
-// A stored answer is given again to the very request that it was made for, while its caller still may send it: on every route
-// that changes something.
+// A stored answer is given again to the very request that it was made for, while its caller still may send it: on every
+// route that changes something.
 func TestReplaysOfEveryRoute(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)

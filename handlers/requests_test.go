@@ -31,21 +31,25 @@ func hostileRequests(t *testing.T, cluster string) map[string]x509.CertificateRe
 		return []pkix.Extension{{Id: oid, Critical: true, Value: value}}
 	}
 	san := asn1.ObjectIdentifier{2, 5, 29, 17}
-	other := []byte{0x30, 0x12, 0xa0, 0x10, 0x06, 0x0a, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x14, 2, 3, 0xa0, 2, 0x0c, 0} // a UPN
+	// a UPN
+	other := []byte{0x30, 0x12, 0xa0, 0x10, 0x06, 0x0a, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x14, 2, 3, 0xa0, 2, 0x0c, 0}
 	list := map[string]x509.CertificateRequest{
 		"e-mail":                {EmailAddresses: []string{"root@bank.example"}},
 		"another member":        {URIs: []*url.URL{certs.NodeURI(cluster, 1)}},
 		"a member of elsewhere": {URIs: uri("spiffe://other/node/1")},
 		"a workload":            {URIs: uri("spiffe://" + cluster + "/workload/x")},
-		"an address":            {IPAddresses: []net.IP{net.IPv4(192, 0, 2, 77), net.IPv4(169, 254, 169, 254), net.ParseIP("::1")}},
-		"other name":            {ExtraExtensions: raw(san, other)},
-		"no SAN at all":         {ExtraExtensions: raw(san, []byte{0x30, 0})},
-		"noise as SAN":          {ExtraExtensions: raw(san, []byte{0x30, 0x05, 0x82, 0x03, 0xff, 0xfe, 0})},
-		"an authority":          {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 19}, []byte{0x30, 3, 1, 1, 0xff})},
-		"code signing":          {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 37}, []byte{0x30, 0x0a, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 3})},
-		"names for all":         {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 30}, []byte{0x30, 0})},
+		"an address": {IPAddresses: []net.IP{net.IPv4(192, 0, 2, 77), net.IPv4(169, 254, 169, 254),
+			net.ParseIP("::1")}},
+		"other name":    {ExtraExtensions: raw(san, other)},
+		"no SAN at all": {ExtraExtensions: raw(san, []byte{0x30, 0})},
+		"noise as SAN":  {ExtraExtensions: raw(san, []byte{0x30, 0x05, 0x82, 0x03, 0xff, 0xfe, 0})},
+		"an authority":  {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 19}, []byte{0x30, 3, 1, 1, 0xff})},
+		"code signing": {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 37},
+			[]byte{0x30, 0x0a, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 3})},
+		"names for all": {ExtraExtensions: raw(asn1.ObjectIdentifier{2, 5, 29, 30}, []byte{0x30, 0})},
 	}
-	for _, name := range []string{"api.bank.example", "*.bank.example", "*", "xn--bcher-kva.example", "bank.example.", "BANK.example", "one", "localhost",
+	for _, name := range []string{"api.bank.example", "*.bank.example", "*", "xn--bcher-kva.example", "bank.example.",
+		"BANK.example", "one", "localhost",
 		"127.0.0.1", "[::1]", "0x7f.1", "node-1", cluster, "a..b", "-x", "a\x00.bank.example", " bank.example"} {
 		list["name "+name] = x509.CertificateRequest{DNSNames: []string{name}, Subject: pkix.Name{CommonName: name}}
 	}
@@ -83,7 +87,8 @@ func TestRequestsNameNobody(t *testing.T) {
 				continue
 			}
 			for range 2 {
-				w := s.Call("POST", "/api/v1/cluster/join", "", c.with("advertise_addr", "192.0.2.1"), "Content-Type", "application/json")
+				w := s.Call("POST", "/api/v1/cluster/join", "", c.with("advertise_addr", "192.0.2.1"), "Content-Type",
+					"application/json")
 				if w.Code == 422 { // it is malformed, and nobody is let in
 					continue
 				}

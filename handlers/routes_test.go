@@ -39,9 +39,12 @@ func TestFamilies(t *testing.T) {
 			t.Errorf("%s is a path of the family %s and would be refused by %s", rt.Path, rt.Family.Name, f.Name)
 		}
 	}
-	for path, family := range map[string]string{"/": "elastic", "/_x": "elastic", "/_security/api_key/x/y": "elastic", "/v1/x": "nomad", "/v1/operator/x": "nomad",
-		"/v1/peering": "consul", "/v1/peeringx": "consul", "/v1/peerings/x": "consul", "/ui": "ui", "/ui/x/y": "ui", "/uix": "native", "/x": "native", "/api/v1/x": "native",
-		"/api/v1/cluster/join/x": "zlayer", "/api/v1/cluster/joinx": "zlayer", "/api/v1/cluster/join-x": "native", "/metrics/x": "native"} {
+	for path, family := range map[string]string{"/": "elastic", "/_x": "elastic", "/_security/api_key/x/y": "elastic",
+		"/v1/x": "nomad", "/v1/operator/x": "nomad",
+		"/v1/peering": "consul", "/v1/peeringx": "consul", "/v1/peerings/x": "consul", "/ui": "ui", "/ui/x/y": "ui",
+		"/uix": "native", "/x": "native", "/api/v1/x": "native",
+		"/api/v1/cluster/join/x": "zlayer", "/api/v1/cluster/joinx": "zlayer", "/api/v1/cluster/join-x": "native",
+		"/metrics/x": "native"} {
 		if f := s.FamilyOf(path); f.Name != family {
 			t.Errorf("%s is refused by %s, want %s", path, f.Name, family)
 		}
@@ -52,7 +55,8 @@ func TestFamilies(t *testing.T) {
 func TestMemberInProcess(t *testing.T) {
 	t.Parallel()
 	s := sole.New(t)
-	if w := s.Call("GET", "/api/v1/cluster/members", s.Admin, ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"nodeId":1`) {
+	if w := s.Call("GET", "/api/v1/cluster/members", s.Admin, ""); w.Code != 200 ||
+		!strings.Contains(w.Body.String(), `"nodeId":1`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Token(store.ScopeClusterManage), `{}`); w.Code != 201 {

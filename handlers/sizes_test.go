@@ -40,24 +40,33 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 		s.T.Fatalf("%d %s", w.Code, w.Body)
 	}
 	join := func(field string, value any) tooLongRequest {
-		body := map[string]any{"token": made.Result.Token, "advertise_addr": "127.0.0.1", "overlay_port": 1, "raft_port": 1, "wg_public_key": ""}
+		body := map[string]any{"token": made.Result.Token, "advertise_addr": "127.0.0.1", "overlay_port": 1, "raft_port": 1,
+			"wg_public_key": ""}
 		body[field] = value
-		return tooLongRequest{"POST", "/api/v1/cluster/join", string(handlers.MustJSON(body)), []string{"Content-Type", "application/json"}, field}
+		return tooLongRequest{"POST", "/api/v1/cluster/join", string(handlers.MustJSON(body)),
+			[]string{"Content-Type", "application/json"}, field}
 	}
 	token := func(field string, value any) tooLongRequest {
 		return tooLongRequest{"POST", "/api/v1/cluster/join-tokens", object(field, value), nil, field}
 	}
 	key := func(method, field string, value any) tooLongRequest {
-		return tooLongRequest{method, "/_security/api_key", object("name", "x", field, value), []string{"Content-Type", "application/json"}, field}
+		return tooLongRequest{method, "/_security/api_key", object("name", "x", field, value),
+			[]string{"Content-Type", "application/json"}, field}
 	}
 	peering := func(field string, value any) tooLongRequest {
-		in := consul.PeeringToken{CA: []string{string(certs.EncodeCert(authority(s)))}, ServerAddresses: []string{"192.0.2.1:1"}, ServerName: "server.dc1.peering.x", PeerID: "p",
-			EstablishmentSecret: "s"}
+		in := consul.PeeringToken{
+			CA:                  []string{string(certs.EncodeCert(authority(s)))},
+			ServerAddresses:     []string{"192.0.2.1:1"},
+			ServerName:          "server.dc1.peering.x",
+			PeerID:              "p",
+			EstablishmentSecret: "s",
+		}
 		m := map[string]any{}
 		_ = json.Unmarshal(handlers.MustJSON(in), &m)
 		m[field] = value
 		return tooLongRequest{"POST", "/v1/peering/establish",
-			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(handlers.MustJSON(m))), nil, "peering token"}
+			object("PeerName", "x", "PeeringToken", base64.StdEncoding.EncodeToString(handlers.MustJSON(m))), nil,
+			"peering token"}
 	}
 	workload := func(field string, value any) tooLongRequest {
 		return tooLongRequest{"POST", "/api/v1/workloads", object("path", "/x", "user", "x", field, value), nil, field}
@@ -69,8 +78,10 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 	}
 	certificate := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: make([]byte, 300<<10)}))
 	return map[string][]tooLongRequest{
-		"settings.value": {{"PUT", "/api/v1/cluster/settings", object("enrollment.key_type", text("settings", "value")), nil, "enrollment.key_type"},
-			{"PUT", "/api/v1/cluster/settings", `{"enrollment.enabled":` + strings.Repeat(" ", 17<<10) + `"x"}`, nil, "enrollment.enabled"}},
+		"settings.value": {{"PUT", "/api/v1/cluster/settings", object("enrollment.key_type", text("settings", "value")), nil,
+			"enrollment.key_type"},
+			{"PUT", "/api/v1/cluster/settings", `{"enrollment.enabled":` + strings.Repeat(" ", 17<<10) + `"x"}`, nil,
+				"enrollment.enabled"}},
 		"members.name":           {join("name", text("members", "name"))},
 		"members.raft_address":   {join("raft_address", text("members", "raft_address"))},
 		"members.api_address":    {join("api_address", text("members", "api_address"))},
@@ -79,42 +90,58 @@ func tooLongRequests(s *sole.Member) map[string][]tooLongRequest {
 		"members.binary_version": {join("binary_version", text("members", "binary_version"))},
 		"members.os":             {join("os", text("members", "os"))},
 		"members.arch":           {join("arch", text("members", "arch"))},
-		"members.resources": {join("services", []string{text("members", "resources")}), join("services", strings.Split(strings.Repeat("x,", 9000), ",")),
+		"members.resources": {join("services", []string{text("members", "resources")}),
+			join("services", strings.Split(strings.Repeat("x,", 9000), ",")),
 			join("gpus", []any{map[string]any{"vendor": text("members", "resources")}})},
-		"members.labels":     {join("labels", many), join("labels", map[string]string{"k": strings.Repeat("x", 257)})},
-		"leases.id":          {{"PUT", "/api/v1/cluster/leases/" + text("leases", "id"), `{"nodeId":1,"ttlSeconds":1}`, nil, "id"}},
-		"leases.kind":        {{"PUT", "/api/v1/cluster/leases/x", object("nodeId", 1, "ttlSeconds", 1, "kind", text("leases", "kind")), nil, "kind"}},
+		"members.labels": {join("labels", many), join("labels", map[string]string{"k": strings.Repeat("x", 257)})},
+		"leases.id": {{"PUT", "/api/v1/cluster/leases/" + text("leases", "id"), `{"nodeId":1,"ttlSeconds":1}`, nil,
+			"id"}},
+		"leases.kind": {{"PUT", "/api/v1/cluster/leases/x",
+			object("nodeId", 1, "ttlSeconds", 1, "kind", text("leases", "kind")), nil, "kind"}},
 		"join_tokens.labels": {token("labels", many)},
-		"join_tokens.hosts": {token("hosts", strings.Split(strings.Repeat("a,", 65), ",")), token("hosts", []string{text("join_tokens", "hosts")}),
+		"join_tokens.hosts": {token("hosts", strings.Split(strings.Repeat("a,", 65), ",")),
+			token("hosts", []string{text("join_tokens", "hosts")}),
 			token("hosts", slices.Repeat([]string{strings.Repeat("a.", 126) + "a"}, 64))},
 		"join_tokens.bind_cidr": {token("bindCidr", text("join_tokens", "bind_cidr"))},
 		"join_tokens.bind_name": {token("bindName", text("join_tokens", "bind_name"))},
 		"join_tokens.bind_key":  {token("bindKey", text("join_tokens", "bind_key"))},
-		"api_tokens.name":       {{"POST", "/api/v1/api-tokens", object("name", text("api_tokens", "name"), "scopes", []string{"enroll"}), nil, "name"}},
+		"api_tokens.name": {{"POST", "/api/v1/api-tokens",
+			object("name", text("api_tokens", "name"), "scopes", []string{"enroll"}), nil, "name"}},
 		"api_keys.name": {key("POST", "name", text("api_keys", "name")), key("PUT", "name", text("api_keys", "name")),
 			{"POST", "/api/v1/cluster/enrollment-tokens", object("name", text("api_keys", "name")), nil, "name"}},
-		"api_keys.role_descriptors": {key("POST", "role_descriptors", map[string]any{text("api_keys", "role_descriptors"): map[string]any{}}),
+		"api_keys.role_descriptors": {key("POST", "role_descriptors",
+			map[string]any{text("api_keys", "role_descriptors"): map[string]any{}}),
 			key("PUT", "role_descriptors", map[string]any{"r": map[string]any{"x": text("api_keys", "role_descriptors")}})},
-		"api_keys.metadata":      {key("POST", "metadata", map[string]any{"a": text("api_keys", "metadata")}), key("PUT", "metadata", map[string]any{"a": text("api_keys", "metadata")})},
-		"authorities.cert_pem":   {{"POST", "/api/v1/cluster/ca/rotate", object("kind", "http", "certPEM", certificate, "keyPEM", "x"), nil, "certPEM"}},
-		"authorities.sealed_key": {{"POST", "/api/v1/cluster/ca/rotate", object("kind", "http", "certPEM", "x", "keyPEM", text("authorities", "sealed_key")), nil, "keyPEM"}},
-		"secrets.name":           {{"PUT", "/api/v1/cluster/secrets/" + text("secrets", "name"), `{"value":"x"}`, nil, "name"}},
-		"secrets.sealed":         {{"PUT", "/api/v1/cluster/secrets/x", object("value", text("secrets", "sealed")), nil, "value"}},
+		"api_keys.metadata": {key("POST", "metadata", map[string]any{"a": text("api_keys", "metadata")}),
+			key("PUT", "metadata", map[string]any{"a": text("api_keys", "metadata")})},
+		"authorities.cert_pem": {{"POST", "/api/v1/cluster/ca/rotate",
+			object("kind", "http", "certPEM", certificate, "keyPEM", "x"), nil, "certPEM"}},
+		"authorities.sealed_key": {{"POST", "/api/v1/cluster/ca/rotate",
+			object("kind", "http", "certPEM", "x", "keyPEM", text("authorities", "sealed_key")), nil, "keyPEM"}},
+		"secrets.name":   {{"PUT", "/api/v1/cluster/secrets/" + text("secrets", "name"), `{"value":"x"}`, nil, "name"}},
+		"secrets.sealed": {{"PUT", "/api/v1/cluster/secrets/x", object("value", text("secrets", "sealed")), nil, "value"}},
 		"peerings.name": {{"POST", "/v1/peering/token", object("PeerName", text("peerings", "name")), nil, "peer name"},
-			{"POST", "/v1/peering/establish", object("PeerName", text("peerings", "name"), "PeeringToken", "x"), nil, "peer name"}},
-		"peerings.peer_id":           {peering("PeerID", text("peerings", "peer_id"))},
-		"peerings.server_name":       {peering("ServerName", text("peerings", "server_name"))},
-		"peerings.server_addresses":  {peering("ServerAddresses", strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
-		"peerings.manual_addresses":  {peering("ManualServerAddresses", strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
-		"peerings.ca_pems":           {peering("CA", strings.Split(strings.TrimSuffix(strings.Repeat(string(certs.EncodeCert(authority(s)))+"!", 300), "!"), "!"))},
-		"peerings.remote_datacenter": {peering("Remote", map[string]string{"Datacenter": text("peerings", "remote_datacenter")})},
-		"peerings.meta":              {{"POST", "/v1/peering/token", object("PeerName", "x", "Meta", many), nil, "meta"}},
-		"workloads.path":             {workload("path", "/"+text("workloads", "path"))},
-		"workloads.unix_user":        {workload("user", text("workloads", "unix_user"))},
-		"workloads.unix_group":       {workload("group", text("workloads", "unix_group"))},
-		"workloads.systemd_unit":     {workload("unit", text("workloads", "systemd_unit"))},
-		"workloads.hosts":            {workload("hosts", slices.Repeat([]string{"x"}, 17)), workload("hosts", []string{text("workloads", "hosts")})},
-		"idempotency.key": {{"POST", "/api/v1/cluster/join-tokens", `{}`, []string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"},
+			{"POST", "/v1/peering/establish", object("PeerName", text("peerings", "name"), "PeeringToken", "x"), nil,
+				"peer name"}},
+		"peerings.peer_id":     {peering("PeerID", text("peerings", "peer_id"))},
+		"peerings.server_name": {peering("ServerName", text("peerings", "server_name"))},
+		"peerings.server_addresses": {peering("ServerAddresses",
+			strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
+		"peerings.manual_addresses": {peering("ManualServerAddresses",
+			strings.Split(strings.Repeat("192.0.2.1:1,", 4000)+"192.0.2.1:1", ","))},
+		"peerings.ca_pems": {peering("CA",
+			strings.Split(strings.TrimSuffix(strings.Repeat(string(certs.EncodeCert(authority(s)))+"!", 300), "!"), "!"))},
+		"peerings.remote_datacenter": {peering("Remote",
+			map[string]string{"Datacenter": text("peerings", "remote_datacenter")})},
+		"peerings.meta":          {{"POST", "/v1/peering/token", object("PeerName", "x", "Meta", many), nil, "meta"}},
+		"workloads.path":         {workload("path", "/"+text("workloads", "path"))},
+		"workloads.unix_user":    {workload("user", text("workloads", "unix_user"))},
+		"workloads.unix_group":   {workload("group", text("workloads", "unix_group"))},
+		"workloads.systemd_unit": {workload("unit", text("workloads", "systemd_unit"))},
+		"workloads.hosts": {workload("hosts", slices.Repeat([]string{"x"}, 17)),
+			workload("hosts", []string{text("workloads", "hosts")})},
+		"idempotency.key": {{"POST", "/api/v1/cluster/join-tokens", `{}`,
+			[]string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"},
 			{"GET", "/_security/enroll/node", "", []string{"Idempotency-Key", text("idempotency", "key")}, "Idempotency-Key"}},
 	}
 }
@@ -132,8 +159,10 @@ func authority(s *sole.Member) []byte {
 // notByRequest are columns that no request of the API fills with a text of the caller's choice: the cluster listener,
 // other clusters, names of credentials and addresses do, which are bounded where they come from. The writer bounds them
 // all.
-var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.zone", "removed_members.name", "join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
-	"api_keys.owner_name", "backups.", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by", "peerings.status_reason", "peering_secrets.sealed",
+var notByRequest = []string{"members.hooks_outcome", "members.hosts", "members.zone", "removed_members.name",
+	"join_tokens.created_by", "join_token_uses.remote", "api_tokens.created_by",
+	"api_keys.owner_name", "backups.", "enrollments.enrolled_by", "enrollments.remote", "ca_rotations.started_by",
+	"peerings.status_reason", "peering_secrets.sealed",
 	"peer_members.", "peer_bundles.", "workloads.created_by", "peering_tombstones.", "idempotency.sealed", "audit."}
 
 // TestTooLongForTheTable walks the table of sizes: what is longer is refused by every route with a sentence that names
@@ -152,10 +181,12 @@ func TestTooLongForTheTable(t *testing.T) {
 			before := s.Store.Revision()
 			w := s.Call(r.method, r.path, s.Admin, r.body, r.header...)
 			body := w.Body.String()
-			if w.Code/100 != 4 || !strings.Contains(body, r.names) && !strings.Contains(body, "1 MiB") || strings.Contains(body, "size_") {
+			if w.Code/100 != 4 || !strings.Contains(body, r.names) && !strings.Contains(body, "1 MiB") ||
+				strings.Contains(body, "size_") {
 				t.Errorf("%s: %s %.60s: %d %.300s", at, r.method, r.path, w.Code, body)
 			}
-			if kind := w.Header().Get("Content-Type"); !strings.HasPrefix(r.path, "/v1/") && !strings.HasPrefix(kind, "application/") {
+			if kind := w.Header().Get("Content-Type"); !strings.HasPrefix(r.path, "/v1/") &&
+				!strings.HasPrefix(kind, "application/") {
 				t.Errorf("%s: the refusal is %s", at, kind)
 			}
 			if s.Store.Revision() != before {
@@ -189,9 +220,11 @@ func TestRowsAreBounded(t *testing.T) {
 		{store.SettingLimitAPIKeys, "POST", "/_security/api_key", `{"name":"x%d"}`, admin},
 		{store.SettingLimitAPIKeys, "POST", "/api/v1/cluster/enrollment-tokens", `{"name":"x%d"}`, admin},
 		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"labels":{"n":"%d"}}`, admin},
-		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"format":"zlayer","labels":{"n":"%d"}}`, admin},
+		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/join-tokens", `{"format":"zlayer","labels":{"n":"%d"}}`,
+			admin},
 		{store.SettingLimitJoinTokens, "POST", "/api/v1/cluster/pki/join-tokens", `{"nodeID":10%d}`, admin},
-		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "", s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
+		{store.SettingLimitEnrollments, "GET", "/_security/enroll/kibana?human=false&format=%d", "",
+			s.EnrollKey(`{"scope":"kibana","maxUses":100}`)},
 		{store.SettingLimitLeases, "PUT", "/api/v1/cluster/leases/l%d", `{"nodeId":1,"ttlSeconds":100}`, admin},
 		{store.SettingLimitSecrets, "PUT", "/api/v1/cluster/secrets/s%d", `{"value":"x"}`, admin},
 		{store.SettingLimitWorkloads, "POST", "/api/v1/workloads", `{"path":"/w%d","user":"x"}`, admin},
@@ -211,7 +244,8 @@ func TestRowsAreBounded(t *testing.T) {
 			if x.option == store.SettingLimitAnswers {
 				key = fmt.Sprint("key", i)
 			}
-			w := s.Call(x.method, path, "", body, "Authorization", x.header, "Content-Type", "application/json", "Idempotency-Key", key)
+			w := s.Call(x.method, path, "", body, "Authorization", x.header, "Content-Type", "application/json",
+				"Idempotency-Key", key)
 			if w.Code/100 != 2 {
 				refused = fmt.Sprint(w.Code, " ", w.Body)
 				break

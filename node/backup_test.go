@@ -137,7 +137,8 @@ func TestBackupsBySchedule(t *testing.T) {
 	}
 	sum := sha256.Sum256(text)
 	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 || hex.EncodeToString(sum[:]) != made.SHA256 || info.Size() != made.Bytes {
+	if err != nil || info.Mode().Perm() != 0o600 || hex.EncodeToString(sum[:]) != made.SHA256 ||
+		info.Size() != made.Bytes {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	if bytes.Contains(text, []byte("node-1")) || !bytes.HasPrefix(text, []byte("age-encryption.org/v1")) {
@@ -161,7 +162,8 @@ func TestBackupsBySchedule(t *testing.T) {
 	for i, dir := range g.dirs { // through whichever member
 		var got bytes.Buffer
 		c := clientAt(t, g.dirs[0], dir)
-		if _, err := c.SaveBackup(ctx, &got, made.ID, client.SnapshotOptions{}); err != nil || !bytes.Equal(got.Bytes(), text) {
+		if _, err := c.SaveBackup(ctx, &got, made.ID, client.SnapshotOptions{}); err != nil ||
+			!bytes.Equal(got.Bytes(), text) {
 			t.Errorf("through member %d: %d bytes, %v", i+1, got.Len(), err)
 		}
 		if check, err := c.VerifyBackup(ctx, made.ID); err != nil || !check.OK || check.Restored {
@@ -169,7 +171,8 @@ func TestBackupsBySchedule(t *testing.T) {
 		}
 	}
 	s, err := g.c.BackupStatus(ctx)
-	if err != nil || len(s.Problems) != 0 || s.NextAt == nil || s.LastGood == nil || s.NextAt.Sub(made.StartedAt) != time.Hour {
+	if err != nil || len(s.Problems) != 0 || s.NextAt == nil || s.LastGood == nil ||
+		s.NextAt.Sub(made.StartedAt) != time.Hour {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -289,8 +292,8 @@ func TestBackupsThatFail(t *testing.T) {
 	}
 }
 
-// A backup that the leader has only just ordered is carried on by the next one, when that leader stops; and what a member
-// held that is removed does not count any longer.
+// A backup that the leader has only just ordered is carried on by the next one, when that leader stops; and what a
+// member held that is removed does not count any longer.
 func TestBackupsOutliveMembers(t *testing.T) {
 	g := startGroup(t, 3)
 	vault := t.TempDir()

@@ -54,7 +54,8 @@ func TestBackupsInBucket(t *testing.T) {
 			}
 			var got bytes.Buffer
 			c := clientAt(t, g.dirs[0], d)
-			if _, err := c.SaveBackup(ctx, &got, last.ID, client.SnapshotOptions{}); err != nil || !bytes.Equal(got.Bytes(), text) {
+			if _, err := c.SaveBackup(ctx, &got, last.ID, client.SnapshotOptions{}); err != nil ||
+				!bytes.Equal(got.Bytes(), text) {
 				t.Errorf("%s, through member %d: %d bytes, %v", when, i+1, got.Len(), err)
 			}
 			if check, err := c.VerifyBackup(ctx, last.ID); err != nil || !check.OK || !check.Restored {
@@ -85,7 +86,8 @@ func TestBackupsInBucket(t *testing.T) {
 	for name, bad := range badBackupSettings {
 
 		for _, value := range bad {
-			if _, err := g.c.SetSettings(ctx, map[string]any{name: value}); err == nil || !strings.Contains(err.Error(), name+" must be ") {
+			if _, err := g.c.SetSettings(ctx, map[string]any{name: value}); err == nil ||
+				!strings.Contains(err.Error(), name+" must be ") {
 				t.Errorf("%s = %v: %v", name, value, err)
 			}
 		}
@@ -100,7 +102,8 @@ func TestBackupsInBucket(t *testing.T) {
 // credentialsOfBucket has backups fail for want of credentials, and stores good ones.
 func credentialsOfBucket(ctx context.Context, t *testing.T, g *group, s *buckettest.Server) {
 	t.Helper()
-	if b := g.run(t); b.State != "failed" || !strings.Contains(b.Reason, "secret that backup.s3_credentials names does not exist") {
+	if b := g.run(t); b.State != "failed" ||
+		!strings.Contains(b.Reason, "secret that backup.s3_credentials names does not exist") {
 		t.Errorf("without credentials: %+v", b)
 	}
 	for _, secret := range []string{"no colon", ":empty", s.AccessKey + ":wrong"} {
@@ -134,9 +137,11 @@ func bucketAway(ctx context.Context, t *testing.T, g *group, s *buckettest.Serve
 
 // badBackupSettings lists values that each setting refuses.
 var badBackupSettings = map[string][]any{
-	"backup.directory": {"s3://", "s3://x", "s3:///a", "s3://Vault", "s3://a_b", "s3://vault/", "s3://vault/a/../b", "s3://vault//a",
+	"backup.directory": {"s3://", "s3://x", "s3:///a", "s3://Vault", "s3://a_b", "s3://vault/", "s3://vault/a/../b",
+		"s3://vault//a",
 		"s3://va..ult", "s3://" + strings.Repeat("v", 64), "s3://vault/" + strings.Repeat("x", 1024), "s3://vault/a\nb"},
-	"backup.s3_endpoint":   {"", "none", "s3.example.org", "http://s3.example.org", "https://s3.example.org/path", "https://u:p@s3.example.org", "https://s3.example.org?x", 7},
+	"backup.s3_endpoint": {"", "none", "s3.example.org", "http://s3.example.org", "https://s3.example.org/path",
+		"https://u:p@s3.example.org", "https://s3.example.org?x", 7},
 	"backup.s3_region":     {"", "eu west", strings.Repeat("x", 65), 1},
 	"backup.s3_path_style": {"", "yes", true},
 	"backup.s3_ca":         {"", "relative", "/a/../b"},

@@ -203,7 +203,8 @@ func TestRefusals(t *testing.T) {
 		"token":      {func(c *node.Config) { c.Join = "nonsense" }, "the join token cannot be read"},
 		"members": {func(c *node.Config) { c.Members = []datadir.Place{{NodeID: 2, RaftAddress: "127.0.0.1:1"}} },
 			"is not the data directory of a member"},
-		"CA": {func(c *node.Config) { c.Founding.CACert, c.Founding.CAKey = "/nowhere", "/nowhere" }, "--http-ca-cert cannot be read"},
+		"CA": {func(c *node.Config) { c.Founding.CACert, c.Founding.CAKey = "/nowhere", "/nowhere" },
+			"--http-ca-cert cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
@@ -248,7 +249,8 @@ func TestFoundingIsFixed(t *testing.T) {
 		if err == nil {
 			err = n.Close()
 		}
-		if refused := err != nil && strings.Contains(err.Error(), "fixed when it is founded"); refused != fixed || !fixed && err != nil {
+		if refused := err != nil && strings.Contains(err.Error(), "fixed when it is founded"); refused != fixed || !fixed &&
+			err != nil {
 			t.Errorf("%+v: %v", said, err)
 		}
 	}
@@ -328,7 +330,8 @@ func TestLostLog(t *testing.T) {
 		if err == nil {
 			broken.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), "muster member remove 1 --force") {
+		if err == nil || !strings.Contains(err.Error(), x.want) ||
+			!strings.Contains(err.Error(), "muster member remove 1 --force") {
 			t.Errorf("without %s: %v", what, err)
 		}
 		if err := os.RemoveAll(raft); err != nil {
@@ -355,8 +358,8 @@ func ports(t *testing.T, dir string) (api, raft string) {
 	return known.APIAddress, known.RaftAddress
 }
 
-// A member whose cluster does not answer yet may be started again and again: its error is none that a service manager is
-// told to give up at.
+// A member whose cluster does not answer yet may be started again and again: its error is none that a service manager
+// is told to give up at.
 func TestJoinWithoutAnswer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -20,7 +20,8 @@ func TestRevokedOnEveryMember(t *testing.T) {
 	g := startGroup(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), whole)
 	defer cancel()
-	made, err := g.c.CreateAPIToken(ctx, client.APITokenRequest{Name: "x", Scopes: []string{"cluster:read", "peering:read"}})
+	made, err := g.c.CreateAPIToken(ctx,
+		client.APITokenRequest{Name: "x", Scopes: []string{"cluster:read", "peering:read"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,8 @@ func TestRevokedOnEveryMember(t *testing.T) {
 		for _, path := range []string{"/api/v1/events", "/v1/peerings?index=1000000&wait=5m"} {
 			for _, two := range []bool{false, true} {
 				what := fmt.Sprintf("member %d, %s, HTTP/2 %v", i+1, path, two)
-				transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: two, DisableKeepAlives: true}
+				transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: two,
+					DisableKeepAlives: true}
 				t.Cleanup(transport.CloseIdleConnections)
 				r, err := http.NewRequestWithContext(ctx, "GET", "https://"+api+path, nil)
 				if err != nil {
@@ -93,7 +95,8 @@ func TestRevokedOnEveryMember(t *testing.T) {
 	if err := g.c.RevokeAPIToken(ctx, made.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.c.CreateAPIToken(ctx, client.APITokenRequest{Name: "secret-to-come", Scopes: []string{"cluster:read"}}); err != nil {
+	if _, err := g.c.CreateAPIToken(ctx,
+		client.APITokenRequest{Name: "secret-to-come", Scopes: []string{"cluster:read"}}); err != nil {
 		t.Fatal(err)
 	}
 	all.Wait()

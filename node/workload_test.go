@@ -251,8 +251,8 @@ func helperFetch(ctx context.Context, socket string) {
 	}
 }
 
-// onceReady asks again for as long as the answer is that the identity is not ready yet: on a busy machine its certificate may take
-// longer than a request waits.
+// onceReady asks again for as long as the answer is that the identity is not ready yet: on a busy machine its
+// certificate may take longer than a request waits.
 func onceReady[T any](ctx context.Context, fetch func(context.Context) (T, error)) (T, error) {
 	for ; ; time.Sleep(10 * time.Millisecond) {
 		out, err := fetch(ctx)
@@ -281,8 +281,8 @@ func twoMembers(t *testing.T, ctx context.Context, dir string) (*client.Client, 
 	return c, cfgs
 }
 
-// TestWorkloads: two processes of two users on two members talk mutual TLS with what the sockets give them, also while the
-// workload authority is replaced; a third user gets nothing, and one row of the audit says so.
+// TestWorkloads: two processes of two users on two members talk mutual TLS with what the sockets give them, also while
+// the workload authority is replaced; a third user gets nothing, and one row of the audit says so.
 func TestWorkloads(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("it runs processes as other users, which takes root")
@@ -378,7 +378,8 @@ func validateJWT(t *testing.T, ctx context.Context, cfg node.Config, domain spif
 }
 
 // publishedBundle fetches the trust bundle as a foreign SPIFFE system does.
-func publishedBundle(t *testing.T, ctx context.Context, cfg node.Config, domain spiffeid.TrustDomain) *spiffebundle.Bundle {
+func publishedBundle(t *testing.T, ctx context.Context, cfg node.Config,
+	domain spiffeid.TrustDomain) *spiffebundle.Bundle {
 	t.Helper()
 	status, err := dial(t, cfg.Data).Members(ctx)
 	if err != nil {
@@ -441,7 +442,8 @@ func endsWithRegistration(t *testing.T, ctx context.Context, c *client.Client, b
 		}
 	}
 	await(t, "the client gets nothing any more", func(context.Context) bool {
-		return startHelper(t, binary, clientUser, "fetch", socket).line("x509") == codes.PermissionDenied.String()+" no identity issued"
+		return startHelper(t, binary, clientUser, "fetch", socket).line("x509") == codes.PermissionDenied.String()+
+			" no identity issued"
 	})
 }
 

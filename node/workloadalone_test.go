@@ -12,7 +12,8 @@ import (
 	"muster/client"
 )
 
-// TestIdentityWithoutLeader: a member whose cluster has no leader hands out what it has, and goes on doing so after a restart.
+// TestIdentityWithoutLeader: a member whose cluster has no leader hands out what it has, and goes on doing so after a
+// restart.
 func TestIdentityWithoutLeader(t *testing.T) {
 	dir := openDir(t)
 	g := startGroup(t, 3)
@@ -24,7 +25,8 @@ func TestIdentityWithoutLeader(t *testing.T) {
 	cfg := again(t, g.dirs[2])
 	cfg.SpiffeSocket = filepath.Join(dir, "spiffe.sock")
 	third := start(t, cfg)
-	if _, err := g.c.CreateWorkload(ctx, client.WorkloadRequest{Path: "/alone", NodeID: 3, User: fmt.Sprint(os.Geteuid())}); err != nil {
+	if _, err := g.c.CreateWorkload(ctx,
+		client.WorkloadRequest{Path: "/alone", NodeID: 3, User: fmt.Sprint(os.Geteuid())}); err != nil {
 		t.Fatal(err)
 	}
 	ids := func(ctx context.Context) (text string) {

@@ -46,7 +46,8 @@ func TestWorkloadsOfPeers(t *testing.T) {
 	}
 	await(t, "each knows the bundle of the other", knows)
 
-	l, err := tls.Listen("tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeMemberOf(other[1])))
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeMemberOf(other[1])))
 	if err != nil {
 		t.Fatal(err)
 	}

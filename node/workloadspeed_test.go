@@ -9,8 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
 
-// BenchmarkIdentity is how long the socket takes for an identity: over a new connection each time, and for a JWT-SVID that was
-// asked for before.
+// BenchmarkIdentity is how long the socket takes for an identity: over a new connection each time, and for a JWT-SVID
+// that was asked for before.
 func BenchmarkIdentity(b *testing.B) {
 	dir := b.TempDir()
 	cfg := config(filepath.Join(dir, "1"))

@@ -24,8 +24,8 @@ import (
 	"muster/client"
 )
 
-// unit makes a cgroup as systemd makes one for a service, and returns the file that takes processes into it. There is no
-// systemd: the kernel's part is real, the name is chosen here.
+// unit makes a cgroup as systemd makes one for a service, and returns the file that takes processes into it. There is
+// no systemd: the kernel's part is real, the name is chosen here.
 func unit(t *testing.T, name string) (procs string) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/mounts")
@@ -90,8 +90,8 @@ func TestWorkloadByUnit(t *testing.T) {
 	}
 }
 
-// TestWorkloadAuthorityOfOperator: an operator's own intermediate issues identities, and is what is trusted: the root above it may
-// certify others. Who knows the root alone verifies them with what is presented.
+// TestWorkloadAuthorityOfOperator: an operator's own intermediate issues identities, and is what is trusted: the root
+// above it may certify others. Who knows the root alone verifies them with what is presented.
 func TestWorkloadAuthorityOfOperator(t *testing.T) {
 	dir := openDir(t)
 	cfg := config(filepath.Join(dir, "1"))
@@ -108,7 +108,8 @@ func TestWorkloadAuthorityOfOperator(t *testing.T) {
 	certPEM, keyPEM, middle, root := operatorsCA(t)
 	last := ""
 	defer func() { t.Log(last) }()
-	if _, err := c.RotateCA(ctx, client.CARequest{Kind: "workload", Overlap: "1s", CertPEM: certPEM, KeyPEM: keyPEM}); err != nil {
+	if _, err := c.RotateCA(ctx,
+		client.CARequest{Kind: "workload", Overlap: "1s", CertPEM: certPEM, KeyPEM: keyPEM}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the operator's authority issues and alone is trusted", func(ctx context.Context) bool {
@@ -117,7 +118,8 @@ func TestWorkloadAuthorityOfOperator(t *testing.T) {
 			return false
 		}
 		b := publishedBundle(t, ctx, cfg, domain)
-		last = fmt.Sprintf("issued by %s, below %d others; trusted are", s.Certificates[0].Issuer.CommonName, len(s.Certificates)-1)
+		last = fmt.Sprintf("issued by %s, below %d others; trusted are", s.Certificates[0].Issuer.CommonName,
+			len(s.Certificates)-1)
 		for _, a := range b.X509Authorities() {
 			last += " " + a.Subject.CommonName
 		}
@@ -138,14 +140,21 @@ func TestWorkloadAuthorityOfOperator(t *testing.T) {
 // operatorsCA makes an intermediate with its chain and key, in PEM, below a root.
 func operatorsCA(t *testing.T) (certPEM, keyPEM string, middle, root *x509.Certificate) {
 	t.Helper()
-	make := func(name string, serial int64, parent *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+	make := func(name string, serial int64, parent *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate,
+		*ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, IsCA: true,
-			BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(5, 0, 0)}
+		tmpl := &x509.Certificate{
+			SerialNumber:          big.NewInt(serial),
+			Subject:               pkix.Name{CommonName: name},
+			IsCA:                  true,
+			BasicConstraintsValid: true,
+			KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+			NotBefore:             time.Now().Add(-time.Hour),
+			NotAfter:              time.Now().AddDate(5, 0, 0),
+		}
 		if parent == nil {
 			parent, by = tmpl, key
 		}

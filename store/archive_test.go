@@ -120,7 +120,8 @@ func refusedArchive(t *testing.T, name string, archive io.Reader, limits Archive
 		a.Close()
 	}
 	var refusal *Refusal
-	if err == nil || !strings.Contains(err.Error(), want) || want != "" && !errors.As(err, &refusal) || strings.Contains(err.Error(), dir) {
+	if err == nil || !strings.Contains(err.Error(), want) || want != "" && !errors.As(err, &refusal) ||
+		strings.Contains(err.Error(), dir) {
 		t.Errorf("%s: %v, want %q", name, err, want)
 	}
 	if ctx.Err() != nil {
@@ -172,7 +173,8 @@ func (r *repeated) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// TestUnlockIsBounded: what lies in a state as wraps of its keys is looked at while somebody waits, and not at any length.
+// TestUnlockIsBounded: what lies in a state as wraps of its keys is looked at while somebody waits, and not at any
+// length.
 func TestUnlockIsBounded(t *testing.T) {
 	identity := mustIdentity(t)
 	path := changed(t, queryBench(t), "UPDATE dek_wraps SET wrap = zeroblob(100000)")
@@ -193,28 +195,39 @@ func TestForeignSchemas(t *testing.T) {
 	state := queryBench(t)
 	const loop = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 	for name, statements := range map[string][]string{
-		"trigger without end": {"CREATE TRIGGER x AFTER DELETE ON idempotency BEGIN DELETE FROM idempotency WHERE (" + loop + "); END"},
+		"trigger without end": {"CREATE TRIGGER x AFTER DELETE ON idempotency BEGIN DELETE FROM idempotency WHERE (" + loop +
+			"); END"},
 		"trigger on all":      {"CREATE TRIGGER x BEFORE INSERT ON members BEGIN " + loop + "; END"},
 		"our trigger dropped": {"DROP TRIGGER cluster_revision"},
-		"our trigger changed": {"DROP TRIGGER cluster_revision", "CREATE TRIGGER cluster_revision BEFORE UPDATE OF revision ON cluster BEGIN " + loop + "; END"},
-		"view of a table":     {"ALTER TABLE settings RENAME TO old", "CREATE VIEW settings AS SELECT name, value, modified_rev FROM old WHERE (" + loop + ")"},
-		"our view changed":    {"DROP VIEW v_members", "CREATE VIEW v_members AS " + loop},
-		"generated column":    {"ALTER TABLE secrets ADD COLUMN x TEXT GENERATED ALWAYS AS (hex(zeroblob(100000000))) VIRTUAL"},
-		"check":               {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, 'json_valid(labels)', 'length(zeroblob(100000000))') WHERE name = 'members'"},
-		"default":             {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = replace(sql, '''{}''', '(hex(zeroblob(1000)))') WHERE name = 'members'"},
-		"virtual table":       {"CREATE VIRTUAL TABLE x USING fts4(y)"},
-		"virtual for ours":    {"DROP TABLE leases", "CREATE VIRTUAL TABLE leases USING rtree(id, a, b)"},
-		"expression index":    {"CREATE INDEX x ON settings (hex(value || printf('%1000000d', 1)))"},
-		"partial index":       {"CREATE INDEX x ON settings (value) WHERE json_valid(value)"},
-		"index dropped":       {"DROP INDEX members_by_role"},
-		"table dropped":       {"DROP TABLE leases"},
-		"one table more":      {"CREATE TABLE x (y)"},
-		"statistics":          {"ANALYZE"},
-		"collation":           {"CREATE TABLE x (y TEXT COLLATE NOCASE UNIQUE)"},
-		"text is no schema":   {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = 'CREATE TABLE members(' WHERE name = 'members'"},
-		"blob as schema":      {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = zeroblob(1000000) WHERE name = 'members'"},
-		"a long schema":       {"PRAGMA writable_schema = 1", "UPDATE sqlite_master SET sql = sql || printf('%10000000d', 1) WHERE name = 'members'"},
-		"many objects":        {"PRAGMA writable_schema = 1", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) INSERT INTO sqlite_master SELECT 'view', 'x' || i, 'x' || i, 0, 'CREATE VIEW x' || i || ' AS SELECT 1' FROM n"},
+		"our trigger changed": {"DROP TRIGGER cluster_revision",
+			"CREATE TRIGGER cluster_revision BEFORE UPDATE OF revision ON cluster BEGIN " + loop + "; END"},
+		"view of a table": {"ALTER TABLE settings RENAME TO old",
+			"CREATE VIEW settings AS SELECT name, value, modified_rev FROM old WHERE (" + loop + ")"},
+		"our view changed": {"DROP VIEW v_members", "CREATE VIEW v_members AS " + loop},
+		"generated column": {"ALTER TABLE secrets ADD COLUMN x TEXT GENERATED ALWAYS AS (hex(zeroblob(100000000))) VIRTUAL"},
+		"check": {"PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET sql = replace(sql, 'json_valid(labels)', 'length(zeroblob(100000000))') WHERE name = " +
+				"'members'"},
+		"default": {"PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET sql = replace(sql, '''{}''', '(hex(zeroblob(1000)))') WHERE name = 'members'"},
+		"virtual table":    {"CREATE VIRTUAL TABLE x USING fts4(y)"},
+		"virtual for ours": {"DROP TABLE leases", "CREATE VIRTUAL TABLE leases USING rtree(id, a, b)"},
+		"expression index": {"CREATE INDEX x ON settings (hex(value || printf('%1000000d', 1)))"},
+		"partial index":    {"CREATE INDEX x ON settings (value) WHERE json_valid(value)"},
+		"index dropped":    {"DROP INDEX members_by_role"},
+		"table dropped":    {"DROP TABLE leases"},
+		"one table more":   {"CREATE TABLE x (y)"},
+		"statistics":       {"ANALYZE"},
+		"collation":        {"CREATE TABLE x (y TEXT COLLATE NOCASE UNIQUE)"},
+		"text is no schema": {"PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET sql = 'CREATE TABLE members(' WHERE name = 'members'"},
+		"blob as schema": {"PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET sql = zeroblob(1000000) WHERE name = 'members'"},
+		"a long schema": {"PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET sql = sql || printf('%10000000d', 1) WHERE name = 'members'"},
+		"many objects": {"PRAGMA writable_schema = 1",
+			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) INSERT INTO sqlite_master SELECT " +
+				"'view', 'x' || i, 'x' || i, 0, 'CREATE VIEW x' || i || ' AS SELECT 1' FROM n"},
 	} {
 		x := changed(t, state, statements...)
 		archive := archiveOf(t, x, nil)
@@ -255,9 +268,12 @@ func TestForeignStates(t *testing.T) {
 			}
 			return b
 		}),
-		"broken check":   changed(t, state, "PRAGMA ignore_check_constraints = 1", "UPDATE members SET labels = 'no'"),
-		"broken link":    changed(t, state, "PRAGMA foreign_keys = 0", "INSERT INTO join_token_uses VALUES ('none', 1, NULL, 'x', 'y')"),
-		"one root twice": changed(t, state, "PRAGMA writable_schema = 1", "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'settings') WHERE name = 'secrets'"),
+		"broken check": changed(t, state, "PRAGMA ignore_check_constraints = 1", "UPDATE members SET labels = 'no'"),
+		"broken link": changed(t, state, "PRAGMA foreign_keys = 0",
+			"INSERT INTO join_token_uses VALUES ('none', 1, NULL, 'x', 'y')"),
+		"one root twice": changed(t, state, "PRAGMA writable_schema = 1",
+			"UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'settings') WHERE name = "+
+				"'secrets'"),
 	} {
 		refusedArchive(t, name, bytes.NewReader(archiveOf(t, path, nil)), testLimits, "")
 	}
@@ -306,7 +322,8 @@ func TestForeignArchives(t *testing.T) {
 			t.Fatal("a good archive:", err)
 		}
 		own := newBench(t, migratedDB(t))
-		if got, want := contents(t, x.view())["sqlite_master"], contents(t, own.view())["sqlite_master"]; fmt.Sprint(got) != fmt.Sprint(want) {
+		if got, want := contents(t, x.view())["sqlite_master"], contents(t,
+			own.view())["sqlite_master"]; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Error("the copy has another schema")
 		}
 		x.close()
@@ -351,19 +368,37 @@ func TestForeignArchives(t *testing.T) {
 		archive []byte
 		want    string
 	}{
-		"nothing": {nil, "failed to decompress"}, "no gzip": {[]byte("hello"), "failed to decompress"}, "half": {good[:len(good)/2], "failed to decompress"},
-		"no sum of the compressed data": {good[:len(good)-6], "failed to decompress"}, "empty tar": {packed(t), "it has no meta.json"},
-		"no state": {packed(t, m, sums(m)), "it has no state.bin"}, "no sums": {packed(t, m, s), "it has no SHA256SUMS"}, "no meta": {packed(t, s, sums(s)), "it has no meta.json"},
-		"wrong sum": {packed(t, m, s, sums(m, regular(archiveState, nil))), "checksum of state.bin"}, "state twice": {packed(t, m, s, s, sums(m, s)), "a wrong type or size"},
-		"meta twice": {packed(t, m, m, s, sums(m, s)), "a wrong type or size"}, "sums twice": {packed(t, m, s, sums(m, s), sums(m, s)), "a wrong type or size"},
-		"a link": {packed(t, m, kind(s, tar.TypeSymlink)), "a wrong type or size"}, "a hard link": {packed(t, m, kind(s, tar.TypeLink)), "a wrong type or size"},
-		"a directory": {packed(t, m, kind(s, tar.TypeDir)), ""}, "a device": {packed(t, m, kind(s, tar.TypeChar)), "a wrong type or size"}, "a pipe": {packed(t, m, kind(s, tar.TypeFifo)), "a wrong type or size"},
-		"a path upwards": {packed(t, m, named("../state.bin")), "it holds"}, "an absolute path": {packed(t, m, named("/state.bin")), "it holds"}, "a dot": {packed(t, m, named("./state.bin")), "it holds"},
-		"a long name": {packed(t, m, named(strings.Repeat("n", 5000))), "it holds"}, "a name with a line": {packed(t, m, named("a\nb")), "it holds"}, "no name": {packed(t, m, named("")), ""},
-		"announced too large": {packed(t, m, huge), "16"}, "larger than the limit": {packed(t, regular(archiveState, make([]byte, 17<<20))), "at most"},
-		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s), "meta.json has a wrong type or size"}, "meta is no JSON": {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
+		"nothing": {nil, "failed to decompress"}, "no gzip": {[]byte("hello"), "failed to decompress"},
+		"half":                          {good[:len(good)/2], "failed to decompress"},
+		"no sum of the compressed data": {good[:len(good)-6], "failed to decompress"},
+		"empty tar":                     {packed(t), "it has no meta.json"},
+		"no state":                      {packed(t, m, sums(m)), "it has no state.bin"},
+		"no sums":                       {packed(t, m, s), "it has no SHA256SUMS"},
+		"no meta":                       {packed(t, s, sums(s)), "it has no meta.json"},
+		"wrong sum":                     {packed(t, m, s, sums(m, regular(archiveState, nil))), "checksum of state.bin"},
+		"state twice":                   {packed(t, m, s, s, sums(m, s)), "a wrong type or size"},
+		"meta twice":                    {packed(t, m, m, s, sums(m, s)), "a wrong type or size"},
+		"sums twice":                    {packed(t, m, s, sums(m, s), sums(m, s)), "a wrong type or size"},
+		"a link":                        {packed(t, m, kind(s, tar.TypeSymlink)), "a wrong type or size"},
+		"a hard link":                   {packed(t, m, kind(s, tar.TypeLink)), "a wrong type or size"},
+		"a directory":                   {packed(t, m, kind(s, tar.TypeDir)), ""},
+		"a device":                      {packed(t, m, kind(s, tar.TypeChar)), "a wrong type or size"},
+		"a pipe":                        {packed(t, m, kind(s, tar.TypeFifo)), "a wrong type or size"},
+		"a path upwards":                {packed(t, m, named("../state.bin")), "it holds"},
+		"an absolute path":              {packed(t, m, named("/state.bin")), "it holds"},
+		"a dot":                         {packed(t, m, named("./state.bin")), "it holds"},
+		"a long name":                   {packed(t, m, named(strings.Repeat("n", 5000))), "it holds"},
+		"a name with a line":            {packed(t, m, named("a\nb")), "it holds"}, "no name": {packed(t, m, named("")), ""},
+		"announced too large":   {packed(t, m, huge), "16"},
+		"larger than the limit": {packed(t, regular(archiveState, make([]byte, 17<<20))), "at most"},
+		"large meta": {packed(t, regular(archiveMeta, make([]byte, 2<<20)), s),
+			"meta.json has a wrong type or size"},
+		"meta is no JSON":        {packed(t, regular(archiveMeta, []byte("x")), s), "meta.json cannot be read"},
 		"goes on behind its end": {trailing(), "data after its end"},
-		"another size":           {packed(t, regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s, sums(regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s)), "does not describe its state"},
+		"another size": {packed(t,
+			regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s,
+			sums(regular(archiveMeta, bytes.Replace(text, []byte(`"Size":`), []byte(`"Size":1`), 1)), s)),
+			"does not describe its state"},
 	} {
 		if name == "announced too large" {
 			x.want = "at most"
@@ -371,10 +406,13 @@ func TestForeignArchives(t *testing.T) {
 		refusedArchive(t, name, bytes.NewReader(x.archive), testLimits, x.want)
 	}
 	refusedArchive(t, "bomb", bomb(10<<30), testLimits, "at most")
-	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000}, "carry at once")
+	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000},
+		"carry at once")
 	holes := regular(archiveState, append([]byte("1\n0\n0\n"), make([]byte, 506)...))
-	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState, "XNU.sparse.realsize": fmt.Sprint(60 << 20)}
-	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")), testLimits, "a wrong type or size")
+	holes.PAXRecords = map[string]string{"XNU.sparse.major": "1", "XNU.sparse.minor": "0", "XNU.sparse.name": archiveState,
+		"XNU.sparse.realsize": fmt.Sprint(60 << 20)}
+	refusedArchive(t, "a file with holes", bytes.NewReader(repacked(t, packed(t, m, holes), "XNU.sparse", "GNU.sparse")),
+		testLimits, "a wrong type or size")
 	full := ArchiveLimits{State: 16 << 20, Room: func() int64 { return 2*int64(len(data)) - 1 }}
 	refusedArchive(t, "no room", bytes.NewReader(good), full, "much disk space")
 	// Whoever waits no longer is not worked for.
@@ -382,13 +420,15 @@ func TestForeignArchives(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	nothing := io.MultiReader(bytes.NewReader(good[:len(good)/2]), &repeated{part: packed(t)})
-	if a, err := ReadArchive(ctx, &repeated{part: emptyGzip(t)}, t.TempDir(), testLimits); err == nil || !strings.Contains(err.Error(), "takes too long") {
+	if a, err := ReadArchive(ctx, &repeated{part: emptyGzip(t)}, t.TempDir(), testLimits); err == nil ||
+		!strings.Contains(err.Error(), "takes too long") {
 		t.Error("nothing, again and again, until the deadline:", a, err)
 	}
 	if a, err := ReadArchive(ctx, nothing, t.TempDir(), testLimits); err == nil {
 		t.Error("half of an archive and then others:", a, err)
 	}
-	if a, err := ReadArchive(ctx, bomb(1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil || !strings.Contains(err.Error(), "takes too long") {
+	if a, err := ReadArchive(ctx, bomb(1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil ||
+		!strings.Contains(err.Error(), "takes too long") {
 		t.Error("a bomb until the deadline:", a, err)
 	}
 	if took := time.Since(begin); took > 20*time.Second {

@@ -30,8 +30,8 @@ func archiveParts(t testing.TB, meta ArchiveMeta, state []byte) []byte {
 	return packed(t, append(files, regular(archiveSums, []byte(sums.String())))...)
 }
 
-// FuzzReadArchive reads bytes as an archive or, when there are none, a good archive whose state has been edited. Whatever
-// comes, it is refused in a sentence or it is one of ours, soon, and nothing is left.
+// FuzzReadArchive reads bytes as an archive or, when there are none, a good archive whose state has been edited.
+// Whatever comes, it is refused in a sentence or it is one of ours, soon, and nothing is left.
 func FuzzReadArchive(f *testing.F) {
 	path := queryBench(f)
 	state, err := os.ReadFile(path)
@@ -53,9 +53,12 @@ func FuzzReadArchive(f *testing.F) {
 		at   uint32
 		edit string
 	}{
-		{0, ""}, {16, "\x00\x01"}, {16, "\x02\x00"}, {28, "\xff\xff\xff\xfe"}, {44, "\x00\x00\x00\x09"}, {56, "\x00\x00\x00\x02"}, {60, "\x7f"},
-		{100, "\x0d"}, {100, "\x02"}, {103, "\xff\xff"}, {108, "\x00\x00\x00\x01"}, {112, "\x00\x64\x00\x64"}, {schema, "CREATE VIEW "},
-		{4096, "\x0a"}, {8192, "\x05\x00\x00\xff\xff"}, {12288, strings.Repeat("\xff", 512)}, {uint32(len(state)) - 4096, strings.Repeat("\x00", 4096)},
+		{0, ""}, {16, "\x00\x01"}, {16, "\x02\x00"}, {28, "\xff\xff\xff\xfe"}, {44, "\x00\x00\x00\x09"},
+		{56, "\x00\x00\x00\x02"}, {60, "\x7f"},
+		{100, "\x0d"}, {100, "\x02"}, {103, "\xff\xff"}, {108, "\x00\x00\x00\x01"}, {112, "\x00\x64\x00\x64"},
+		{schema, "CREATE VIEW "},
+		{4096, "\x0a"}, {8192, "\x05\x00\x00\xff\xff"}, {12288, strings.Repeat("\xff", 512)},
+		{uint32(len(state)) - 4096, strings.Repeat("\x00", 4096)},
 	} {
 		f.Add([]byte(nil), x.at, []byte(x.edit))
 	}

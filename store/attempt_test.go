@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What a member passes on is carried out once, however often it is repeated, and is answered the same as long as the member
-// has what it was told.
+// What a member passes on is carried out once, however often it is repeated, and is answered the same as long as the
+// member has what it was told.
 func TestAttempts(t *testing.T) {
 	l := newTestCluster(t, 1).leader()
 	key := func() Actor { return Actor{Name: "test", IdempotencyKey: AutoKey + NewID(), RequestHash: "h"} }
@@ -14,7 +14,13 @@ func TestAttempts(t *testing.T) {
 		a.Epoch += l.Epoch()
 		a.Tell = func(made []byte) { told = made }
 		actor.Attempt = &a
-		made, err := l.JoinTokens.Create(bg, actor, JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, KeyEpoch: 1, ExpiresAt: l.cfg.Now().Add(rememberFor)})
+		made, err := l.JoinTokens.Create(bg, actor, JoinToken{
+			ID:        NewID(),
+			Format:    FormatMuster,
+			MaxUses:   1,
+			KeyEpoch:  1,
+			ExpiresAt: l.cfg.Now().Add(rememberFor),
+		})
 		return made.ID, told, err
 	}
 	rows := func() int { return len(integers(t, l, "SELECT 1 FROM join_tokens")) }
@@ -28,7 +34,8 @@ func TestAttempts(t *testing.T) {
 	if again, _, err := try(first, Attempt{Again: true, Since: since, Made: told}); err != nil || again != token {
 		t.Errorf("once more: %q, want %q, %v", again, token, err)
 	}
-	if _, _, err := try(first, Attempt{Again: true, Since: since}); !errors.Is(err, ErrAnswerLost) || !errors.Is(err, ErrUnknownOutcome) {
+	if _, _, err := try(first, Attempt{Again: true, Since: since}); !errors.Is(err, ErrAnswerLost) ||
+		!errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("once more, without what was told: %v", err)
 	}
 	if n := rows(); n != 1 {
@@ -55,7 +62,13 @@ func TestAttempts(t *testing.T) {
 	}
 
 	older := key() // passed on to a leader that knows no attempts
-	made, err := l.JoinTokens.Create(bg, older, JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, KeyEpoch: 1, ExpiresAt: l.cfg.Now().Add(rememberFor)})
+	made, err := l.JoinTokens.Create(bg, older, JoinToken{
+		ID:        NewID(),
+		Format:    FormatMuster,
+		MaxUses:   1,
+		KeyEpoch:  1,
+		ExpiresAt: l.cfg.Now().Add(rememberFor),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

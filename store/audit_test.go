@@ -27,9 +27,12 @@ func TestPositionText(t *testing.T) {
 
 func TestEventTypes(t *testing.T) {
 	for action, want := range map[string]string{
-		"member.join": "member", "member.role": "autopilot", "member.unhealthy": "autopilot", "api_token.create": "token", "join_token.revoke": "token",
-		"dek.rotate": "key", "key.rotate": "key", "leader.elected": "leader", "certificate.issue": "certificate", "ca.rotate": "certificate", "enrollment.revoke": "certificate", "api_key.create": "token",
-		"store.prune": "cluster", "cluster.found": "cluster", "access.refused": "access", "peering.establish": "peering", "": "cluster",
+		"member.join": "member", "member.role": "autopilot", "member.unhealthy": "autopilot", "api_token.create": "token",
+		"join_token.revoke": "token",
+		"dek.rotate":        "key", "key.rotate": "key", "leader.elected": "leader", "certificate.issue": "certificate",
+		"ca.rotate": "certificate", "enrollment.revoke": "certificate", "api_key.create": "token",
+		"store.prune": "cluster", "cluster.found": "cluster", "access.refused": "access", "peering.establish": "peering",
+		"": "cluster",
 	} {
 		got := typeOf(action)
 		if got != want || !slices.Contains(EventTypes, got) {
@@ -148,7 +151,8 @@ func TestAuditFrom(t *testing.T) {
 			t.Fatal(err)
 		}
 		var want uint64
-		if _, err := v.get("SELECT coalesce(min(revision), 0) FROM audit WHERE at >= ?", []any{rfc3339(at)}, &want); err != nil {
+		if _, err := v.get("SELECT coalesce(min(revision), 0) FROM audit WHERE at >= ?", []any{rfc3339(at)},
+			&want); err != nil {
 			t.Fatal(err)
 		}
 		if want == 0 {
@@ -161,8 +165,8 @@ func TestAuditFrom(t *testing.T) {
 	}
 }
 
-// TestAuditRetention: the leader deletes the oldest rows beyond the limit, in steps; who asks for what is gone is told so,
-// and what is kept is told from anywhere.
+// TestAuditRetention: the leader deletes the oldest rows beyond the limit, in steps; who asks for what is gone is told
+// so, and what is kept is told from anywhere.
 func TestAuditRetention(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
@@ -198,7 +202,8 @@ func TestAuditRetention(t *testing.T) {
 	if steps < 2 || kept < 900 || kept > 1010 {
 		t.Errorf("%d rows are kept after %d steps", kept, steps)
 	}
-	if again, err := l.Audit.Prune(bg, Actor{Name: "test"}); err != nil || again || integers(t, l, "SELECT count(*) FROM audit")[0] != kept {
+	if again, err := l.Audit.Prune(bg, Actor{Name: "test"}); err != nil || again ||
+		integers(t, l, "SELECT count(*) FROM audit")[0] != kept {
 		t.Errorf("pruning goes on by itself: %v %v", again, err)
 	}
 	oldest, err := l.Events.Oldest(bg)
@@ -246,10 +251,12 @@ func TestHealthNoted(t *testing.T) {
 		healthy bool
 		rows    int64
 	}{{false, 1}, {false, 1}, {true, 2}, {true, 2}, {false, 3}} {
-		if err := l.Members.SetHealth(bg, actor, []HealthChange{{NodeID: 1, Healthy: x.healthy, Reason: "test"}}); err != nil {
+		if err := l.Members.SetHealth(bg, actor,
+			[]HealthChange{{NodeID: 1, Healthy: x.healthy, Reason: "test"}}); err != nil {
 			t.Fatal(err)
 		}
-		if n := integers(t, l, "SELECT count(*) FROM audit WHERE action IN ('member.healthy', 'member.unhealthy')")[0]; n != x.rows {
+		if n := integers(t, l,
+			"SELECT count(*) FROM audit WHERE action IN ('member.healthy', 'member.unhealthy')")[0]; n != x.rows {
 			t.Errorf("healthy %t: %d rows, not %d", x.healthy, n, x.rows)
 		}
 		noted, err := l.Members.Unhealthy(bg, AsLeader)

@@ -10,8 +10,8 @@ import (
 	"muster/store/sizes"
 )
 
-// rowsOf says how many rows of each table others can cause at the most, by default: those of all owners where an owner can
-// be had without end. 0: the table is this cluster's own, or its rows are as many as something else's here.
+// rowsOf says how many rows of each table others can cause at the most, by default: those of all owners where an owner
+// can be had without end. 0: the table is this cluster's own, or its rows are as many as something else's here.
 var rowsOf = map[string]struct {
 	rows int
 	why  string
@@ -50,8 +50,8 @@ var rowsOf = map[string]struct {
 	"unhealthy_members":   {0, "members"},
 }
 
-// TestBytesAreBounded walks the tables: where the rows that others can cause come to more than a quarter of a GiB when each
-// is as large as it may be, there is a bound in bytes.
+// TestBytesAreBounded walks the tables: where the rows that others can cause come to more than a quarter of a GiB when
+// each is as large as it may be, there is a bound in bytes.
 func TestBytesAreBounded(t *testing.T) {
 	bounded := map[string]string{}
 	for _, b := range byteBounds {
@@ -76,7 +76,8 @@ func TestBytesAreBounded(t *testing.T) {
 			}
 		}
 		if x.rows*all > 256<<20 && bounded[r.name] == "" {
-			t.Errorf("%s: %d rows of %d bytes come to %d MiB, and no bound in bytes is there", r.name, x.rows, all, x.rows*all>>20)
+			t.Errorf("%s: %d rows of %d bytes come to %d MiB, and no bound in bytes is there", r.name, x.rows, all,
+				x.rows*all>>20)
 		}
 		if x.rows > 0 && x.rows < 1<<20 && x.rows*small > 512<<20 {
 			t.Errorf("%s: besides what is bounded, %d rows of %d bytes come to %d MiB", r.name, x.rows, small, x.rows*small>>20)
@@ -88,8 +89,8 @@ func TestBytesAreBounded(t *testing.T) {
 	}
 }
 
-// TestByteBounds: each bound refuses a row that would exceed it, of one owner and of all, and takes one that replaces as
-// much.
+// TestByteBounds: each bound refuses a row that would exceed it, of one owner and of all, and takes one that replaces
+// as much.
 func TestByteBounds(t *testing.T) {
 	bench := foundedBench(t, "10.200.0.0/16", 20)
 	for _, b := range byteBounds {
@@ -140,8 +141,8 @@ func TestSecretsAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// TestRejoinsDisplaceNothing: a used token may be shown without end, and what comes of that is not kept with what operators
-// and members did, but for the first changes.
+// TestRejoinsDisplaceNothing: a used token may be shown without end, and what comes of that is not kept with what
+// operators and members did, but for the first changes.
 func TestRejoinsDisplaceNothing(t *testing.T) {
 	b := hostBench(t, "")
 	b.hostToken("t", nil, "")
@@ -150,8 +151,15 @@ func TestRejoinsDisplaceNothing(t *testing.T) {
 		t.Helper()
 		if _, err := b.write(func(tx *Tx) error {
 			tx.rejoins = &seen
-			_, err := tx.join(Joiner{TokenID: "t", Member: Member{Name: "three", Mode: ModeFull, Recipient: "age1three", OverlayPort: uint16(i),
-				RaftAddress: "10.0.0.3:7003", APIAddress: "10.0.0.3:5003", AdvertiseAddr: "10.0.0.3"}}, NewID(), tx.actor)
+			_, err := tx.join(Joiner{TokenID: "t", Member: Member{
+				Name:          "three",
+				Mode:          ModeFull,
+				Recipient:     "age1three",
+				OverlayPort:   uint16(i),
+				RaftAddress:   "10.0.0.3:7003",
+				APIAddress:    "10.0.0.3:5003",
+				AdvertiseAddr: "10.0.0.3",
+			}}, NewID(), tx.actor)
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -159,7 +167,8 @@ func TestRejoinsDisplaceNothing(t *testing.T) {
 	}
 	rows := func(outcome string) (n int) {
 		t.Helper()
-		if _, err := b.view().get("SELECT count(*) FROM audit WHERE action = 'member.rejoin' AND outcome = ?", []any{outcome}, &n); err != nil {
+		if _, err := b.view().get("SELECT count(*) FROM audit WHERE action = 'member.rejoin' AND outcome = ?", []any{outcome},
+			&n); err != nil {
 			t.Fatal(err)
 		}
 		return n

@@ -6,7 +6,8 @@ import (
 	"muster/certs"
 )
 
-// What is in use and ends within 30 days is warned of once: not what has been replaced, nor what ends with its authority.
+// What is in use and ends within 30 days is warned of once: not what has been replaced, nor what ends with its
+// authority.
 func TestExpiryIsWarnedOfOnce(t *testing.T) {
 	m := newRotationModel(t)
 	issue := func(node uint64, kind certs.Kind, days int) {
@@ -57,7 +58,8 @@ func TestExpiryIsWarnedOfOnce(t *testing.T) {
 		}
 	}
 	var rows int
-	if _, err := m.view().get("SELECT count(*) FROM audit WHERE action = 'certificate.expiring'", nil, &rows); err != nil || rows != 7 {
+	if _, err := m.view().get("SELECT count(*) FROM audit WHERE action = 'certificate.expiring'", nil,
+		&rows); err != nil || rows != 7 {
 		t.Errorf("%d rows in the audit, %v", rows, err)
 	}
 }

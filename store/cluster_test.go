@@ -55,10 +55,26 @@ func testFounding(t testing.TB, id *age.X25519Identity) *Founding {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	f := &Founding{ClusterID: uuid.NewString(), CreatedAt: now, Wrap: wrap, AdminTokenID: "admin", AdminHash: certs.HashSecret("secret"),
-		OverlayCIDR: "10.200.0.0/16", OverlaySlices: 28,
-		Member: Member{NodeID: 1, ID: uuid.NewString(), Name: "one", Mode: ModeFull, Role: RoleVoter, Recipient: id.Recipient().String(),
-			RaftAddress: "127.0.0.1:7001", APIAddress: "127.0.0.1:5001", AdvertiseAddr: "127.0.0.1"}}
+	f := &Founding{
+		ClusterID:     uuid.NewString(),
+		CreatedAt:     now,
+		Wrap:          wrap,
+		AdminTokenID:  "admin",
+		AdminHash:     certs.HashSecret("secret"),
+		OverlayCIDR:   "10.200.0.0/16",
+		OverlaySlices: 28,
+		Member: Member{
+			NodeID:        1,
+			ID:            uuid.NewString(),
+			Name:          "one",
+			Mode:          ModeFull,
+			Role:          RoleVoter,
+			Recipient:     id.Recipient().String(),
+			RaftAddress:   "127.0.0.1:7001",
+			APIAddress:    "127.0.0.1:5001",
+			AdvertiseAddr: "127.0.0.1",
+		},
+	}
 	key, err := dek.Seal(KeySecret(KeyJoinHMAC, 1), 1, []byte("0123456789abcdef0123456789abcdef"))
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +85,13 @@ func testFounding(t testing.TB, id *age.X25519Identity) *Founding {
 
 func (c *testCluster) start(id uint64) *Store {
 	c.T.Helper()
-	cfg := Config{Dir: c.Dirs[id], NodeID: id, Identity: c.ids[id], Logger: slog.New(slog.DiscardHandler),
-		Dial: func(ctx context.Context, to uint64) (net.Conn, error) { return c.Net.Dial(ctx, id, to) },
-		Ask:  func(ctx context.Context, ids []uint64, need int) bool { return c.Net.Ask(ctx, id, ids, need) },
+	cfg := Config{
+		Dir:      c.Dirs[id],
+		NodeID:   id,
+		Identity: c.ids[id],
+		Logger:   slog.New(slog.DiscardHandler),
+		Dial:     func(ctx context.Context, to uint64) (net.Conn, error) { return c.Net.Dial(ctx, id, to) },
+		Ask:      func(ctx context.Context, ids []uint64, need int) bool { return c.Net.Ask(ctx, id, ids, need) },
 	}
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", id)
@@ -99,7 +119,14 @@ func (c *testCluster) eventually(what string, f func() error) {
 func (c *testCluster) join(ctx context.Context, id uint64) {
 	c.T.Helper()
 	l := c.leader()
-	token, err := l.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, NodeID: id, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	token, err := l.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{
+		ID:        NewID(),
+		Format:    FormatMuster,
+		KeyEpoch:  1,
+		NodeID:    id,
+		MaxUses:   1,
+		ExpiresAt: time.Now().Add(time.Hour),
+	})
 	if err != nil {
 		c.T.Fatal(err)
 	}

@@ -21,7 +21,14 @@ func TestCountsHoldTheLimit(t *testing.T) {
 			if err := tx.boundJoinTokens("me", 0); err != nil {
 				return err
 			}
-			k := JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, CreatedBy: "me", CreatedAt: b.now, ExpiresAt: b.now}
+			k := JoinToken{
+				ID:        NewID(),
+				Format:    FormatMuster,
+				MaxUses:   1,
+				CreatedBy: "me",
+				CreatedAt: b.now,
+				ExpiresAt: b.now,
+			}
 			return errors.Join(tx.insertJoinToken(&k, "{}"), fail)
 		})
 		return err
@@ -56,18 +63,26 @@ func TestCountsHoldTheLimit(t *testing.T) {
 	}
 }
 
-// BenchmarkTriedMint is what the writer does for a join token on the working copy, beside as many as there are already. It is
-// the budget of a request: see DESIGN.md.
+// BenchmarkTriedMint is what the writer does for a join token on the working copy, beside as many as there are already.
+// It is the budget of a request: see DESIGN.md.
 func BenchmarkTriedMint(b *testing.B) {
 	for _, there := range []int{10, 10_000} {
 		b.Run(fmt.Sprint(there, " tokens"), func(b *testing.B) {
 			w := newBench(b, migratedDB(b))
 			known := &counts{}
 			mint := func() {
-				k := JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, CreatedBy: "me", CreatedAt: w.now, ExpiresAt: w.now}
+				k := JoinToken{
+					ID:        NewID(),
+					Format:    FormatMuster,
+					MaxUses:   1,
+					CreatedBy: "me",
+					CreatedAt: w.now,
+					ExpiresAt: w.now,
+				}
 				if _, err := w.write(func(tx *Tx) error {
 					tx.counts = known
-					return errors.Join(tx.boundJoinTokens("me", 0), tx.insertJoinToken(&k, "{}"), tx.audit("join_token.create", "join_token/"+k.ID, ""))
+					return errors.Join(tx.boundJoinTokens("me", 0), tx.insertJoinToken(&k, "{}"),
+						tx.audit("join_token.create", "join_token/"+k.ID, ""))
 				}); err != nil {
 					b.Fatal(err)
 				}

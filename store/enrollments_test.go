@@ -14,8 +14,10 @@ func TestNamePattern(t *testing.T) {
 		pattern, name string
 		fits          bool
 	}{
-		{"a", "a", true}, {"a", "ab", false}, {"", "", true}, {"*", "", true}, {"*", "a/b", true}, {"a*", "a", true}, {"a*", "ba", false},
-		{"*b", "ab", true}, {"*b", "abc", false}, {"a*c*e", "abcde", true}, {"a*c*e", "abcd", false}, {"a**b", "ab", true}, {"a*a", "a", false}, {"[a]", "a", false},
+		{"a", "a", true}, {"a", "ab", false}, {"", "", true}, {"*", "", true}, {"*", "a/b", true}, {"a*", "a", true},
+		{"a*", "ba", false},
+		{"*b", "ab", true}, {"*b", "abc", false}, {"a*c*e", "abcde", true}, {"a*c*e", "abcd", false}, {"a**b", "ab", true},
+		{"a*a", "a", false}, {"[a]", "a", false},
 	} {
 		if got := NamePattern(x.pattern, x.name); got != x.fits {
 			t.Errorf("%q, %q: %v", x.pattern, x.name, got)
@@ -58,15 +60,18 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// A key is used as often as it may and no more, whatever else is in the batch; what is long over is forgotten, what is not
-// stays.
+// A key is used as often as it may and no more, whatever else is in the batch; what is long over is forgotten, what is
+// not stays.
 func TestUseAndPruneAPIKeys(t *testing.T) {
 	b := foundedBench(t, "10.1.0.0/16", 28)
 	add := func(id string, most any, expires, revoked any) {
-		b.exec(`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, owner_id, owner_name, max_uses, created_at, expires_at, revoked_at, created_rev, modified_rev)
+		b.exec(
+			`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, owner_id, owner_name, max_uses, created_at,
+				expires_at, revoked_at, created_rev, modified_rev)
 			VALUES (?, 'api_key', ?, 'x', '[]', '', '', ?, '2030-01-01T00:00:00Z', ?, ?, 1, 1)`, id, id, most, expires, revoked)
 	}
-	later, before, longAgo := rfc3339(b.now.Add(time.Hour)), rfc3339(b.now.Add(-time.Second)), rfc3339(b.now.Add(-tokenKept-time.Hour))
+	later, before, longAgo := rfc3339(b.now.Add(time.Hour)), rfc3339(b.now.Add(-time.Second)), rfc3339(
+		b.now.Add(-tokenKept-time.Hour))
 	add("two", int64(2), later, nil)
 	add("any", nil, nil, nil)
 	add("expired", nil, before, nil)
@@ -92,7 +97,8 @@ func TestUseAndPruneAPIKeys(t *testing.T) {
 			t.Errorf("a key for any number, use %d: %q", i+1, got)
 		}
 	}
-	for id, want := range map[string]string{"expired": "api key is expired", "revoked": "api key [revoked] has been invalidated", "nobody": "unable to find apikey with id nobody"} {
+	for id, want := range map[string]string{"expired": "api key is expired",
+		"revoked": "api key [revoked] has been invalidated", "nobody": "unable to find apikey with id nobody"} {
 		if got := use(id); got != want {
 			t.Errorf("%s: %q", id, got)
 		}
@@ -103,7 +109,8 @@ func TestUseAndPruneAPIKeys(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for id, there := range map[string]bool{"two": true, "any": true, "expired": true, "revoked": true, "old": false, "revoked-old": false} {
+	for id, there := range map[string]bool{"two": true, "any": true, "expired": true, "revoked": true, "old": false,
+		"revoked-old": false} {
 		k, err := b.view().apiKey(id)
 		if err != nil || (k != nil) != there {
 			t.Errorf("%s: %+v, %v", id, k, err)

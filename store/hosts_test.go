@@ -27,35 +27,218 @@ type hostCase struct {
 }
 
 var hostCases = []hostCase{
-	{what: "loopback", raft: "127.0.0.1", api: "localhost", advert: "::1", remote: "127.0.0.1", want: []string{"localhost", "127.0.0.1", "::1"}},
-	{what: "where it comes from", raft: "192.0.2.7", api: "192.0.2.7", advert: "192.0.2.7", remote: "192.0.2.7", want: []string{"192.0.2.7"}},
-	{what: "where it comes from, mapped", raft: "192.0.2.7", api: "192.0.2.7", advert: "192.0.2.7", remote: "::ffff:192.0.2.7", want: []string{"192.0.2.7"}},
-	{what: "somebody else's API address", raft: "192.0.2.7", api: "192.0.2.8", advert: "192.0.2.7", remote: "192.0.2.7", refused: "192.0.2.8"},
-	{what: "somebody else's raft address", raft: "192.0.2.8", api: "192.0.2.7", advert: "192.0.2.7", remote: "192.0.2.7", refused: "192.0.2.8"},
-	{what: "somebody else's advertised address", raft: "192.0.2.7", api: "192.0.2.7", advert: "2001:db8::8", remote: "192.0.2.7", refused: "2001:db8::8"},
-	{what: "by HTTP alone", raft: "192.0.2.8", api: "192.0.2.8", advert: "192.0.2.8", remote: "192.0.2.7", noCSR: true, want: []string{}},
-	{what: "a name, by HTTP alone", raft: "192.0.2.8", api: "api.bank.example", advert: "192.0.2.8", remote: "192.0.2.7", noCSR: true, refused: "--host api.bank.example"},
-	{what: "a name as API address", raft: "192.0.2.7", api: "api.bank.example", advert: "192.0.2.7", remote: "192.0.2.7", refused: "certificates.hosts"},
-	{what: "a name as raft address", raft: "api.bank.example", api: "192.0.2.7", advert: "192.0.2.7", remote: "192.0.2.7", refused: "api.bank.example"},
-	{what: "a name as advertised address", raft: "192.0.2.7", api: "192.0.2.7", advert: "api.bank.example", remote: "192.0.2.7", refused: "api.bank.example"},
-	{what: "the token's name", raft: "192.0.2.7", api: "DB1.example.", advert: "192.0.2.7", remote: "192.0.2.7", hosts: []string{"db1.example"},
-		want: []string{"db1.example", "192.0.2.7"}},
-	{what: "the token's pattern", raft: "a.b.example", api: "a.b.example", advert: "a.b.example", remote: "192.0.2.7", hosts: []string{"*.example"}, want: []string{"a.b.example"}},
-	{what: "another name than the token's", raft: "192.0.2.7", api: "db2.example", advert: "192.0.2.7", remote: "192.0.2.7", hosts: []string{"db1.example"}, refused: "db2.example"},
-	{what: "the token's network", raft: "10.1.1.1", api: "10.1.1.1", advert: "10.1.1.1", remote: "10.9.9.9", cidr: "10.0.0.0/8", want: []string{"10.1.1.1"}},
-	{what: "a member's address in the token's network", raft: "10.0.0.2", api: "10.0.0.2", advert: "10.0.0.2", remote: "10.9.9.9", cidr: "10.0.0.0/8", refused: "node 2"},
-	{what: "the setting's name", raft: "192.0.2.7", api: "a.example", advert: "192.0.2.7", remote: "192.0.2.7", setting: `"a.example"`, want: []string{"a.example", "192.0.2.7"}},
-	{what: "the setting's network", raft: "10.1.1.1", api: "10.1.1.1", advert: "10.1.1.1", remote: "192.0.2.7", setting: `"*.x, 10.0.0.0/8"`, want: []string{"10.1.1.1"}},
-	{what: "a member's address in the setting's network", raft: "10.0.0.2", api: "10.0.0.2", advert: "10.0.0.2", remote: "192.0.2.7", setting: `"10.0.0.0/8"`, refused: "node 2"},
-	{what: "a member's host", raft: "192.0.2.7", api: "two.example", advert: "192.0.2.7", remote: "192.0.2.7", setting: `"*.example"`, refused: "node 2"},
-	{what: "a member's name", raft: "192.0.2.7", api: "two", advert: "192.0.2.7", remote: "192.0.2.7", hosts: []string{"two"}, refused: "node 2"},
-	{what: "a dead member's host, by a pattern", raft: "192.0.2.7", api: "two.example", advert: "192.0.2.7", remote: "192.0.2.7", setting: `"*.example"`, dead: true, refused: "node 2"},
-	{what: "a dead member's host, by the token", raft: "192.0.2.7", api: "two.example", advert: "192.0.2.7", remote: "192.0.2.7", hosts: []string{"two.example"}, dead: true,
-		want: []string{"two.example", "192.0.2.7"}},
-	{what: "the machine of another member", raft: "10.0.0.2", api: "10.0.0.2", advert: "10.0.0.2", remote: "10.0.0.2", want: []string{"10.0.0.2"}},
+	{
+		what:   "loopback",
+		raft:   "127.0.0.1",
+		api:    "localhost",
+		advert: "::1",
+		remote: "127.0.0.1",
+		want:   []string{"localhost", "127.0.0.1", "::1"},
+	},
+	{
+		what:   "where it comes from",
+		raft:   "192.0.2.7",
+		api:    "192.0.2.7",
+		advert: "192.0.2.7",
+		remote: "192.0.2.7",
+		want:   []string{"192.0.2.7"},
+	},
+	{
+		what:   "where it comes from, mapped",
+		raft:   "192.0.2.7",
+		api:    "192.0.2.7",
+		advert: "192.0.2.7",
+		remote: "::ffff:192.0.2.7",
+		want:   []string{"192.0.2.7"},
+	},
+	{
+		what:    "somebody else's API address",
+		raft:    "192.0.2.7",
+		api:     "192.0.2.8",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		refused: "192.0.2.8",
+	},
+	{
+		what:    "somebody else's raft address",
+		raft:    "192.0.2.8",
+		api:     "192.0.2.7",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		refused: "192.0.2.8",
+	},
+	{
+		what:    "somebody else's advertised address",
+		raft:    "192.0.2.7",
+		api:     "192.0.2.7",
+		advert:  "2001:db8::8",
+		remote:  "192.0.2.7",
+		refused: "2001:db8::8",
+	},
+	{
+		what:   "by HTTP alone",
+		raft:   "192.0.2.8",
+		api:    "192.0.2.8",
+		advert: "192.0.2.8",
+		remote: "192.0.2.7",
+		noCSR:  true,
+		want:   []string{},
+	},
+	{
+		what:    "a name, by HTTP alone",
+		raft:    "192.0.2.8",
+		api:     "api.bank.example",
+		advert:  "192.0.2.8",
+		remote:  "192.0.2.7",
+		noCSR:   true,
+		refused: "--host api.bank.example",
+	},
+	{
+		what:    "a name as API address",
+		raft:    "192.0.2.7",
+		api:     "api.bank.example",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		refused: "certificates.hosts",
+	},
+	{
+		what:    "a name as raft address",
+		raft:    "api.bank.example",
+		api:     "192.0.2.7",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		refused: "api.bank.example",
+	},
+	{
+		what:    "a name as advertised address",
+		raft:    "192.0.2.7",
+		api:     "192.0.2.7",
+		advert:  "api.bank.example",
+		remote:  "192.0.2.7",
+		refused: "api.bank.example",
+	},
+	{
+		what:   "the token's name",
+		raft:   "192.0.2.7",
+		api:    "DB1.example.",
+		advert: "192.0.2.7",
+		remote: "192.0.2.7",
+		hosts:  []string{"db1.example"},
+		want:   []string{"db1.example", "192.0.2.7"},
+	},
+	{
+		what:   "the token's pattern",
+		raft:   "a.b.example",
+		api:    "a.b.example",
+		advert: "a.b.example",
+		remote: "192.0.2.7",
+		hosts:  []string{"*.example"},
+		want:   []string{"a.b.example"},
+	},
+	{
+		what:    "another name than the token's",
+		raft:    "192.0.2.7",
+		api:     "db2.example",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		hosts:   []string{"db1.example"},
+		refused: "db2.example",
+	},
+	{
+		what:   "the token's network",
+		raft:   "10.1.1.1",
+		api:    "10.1.1.1",
+		advert: "10.1.1.1",
+		remote: "10.9.9.9",
+		cidr:   "10.0.0.0/8",
+		want:   []string{"10.1.1.1"},
+	},
+	{
+		what:    "a member's address in the token's network",
+		raft:    "10.0.0.2",
+		api:     "10.0.0.2",
+		advert:  "10.0.0.2",
+		remote:  "10.9.9.9",
+		cidr:    "10.0.0.0/8",
+		refused: "node 2",
+	},
+	{
+		what:    "the setting's name",
+		raft:    "192.0.2.7",
+		api:     "a.example",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		setting: `"a.example"`,
+		want:    []string{"a.example", "192.0.2.7"},
+	},
+	{
+		what:    "the setting's network",
+		raft:    "10.1.1.1",
+		api:     "10.1.1.1",
+		advert:  "10.1.1.1",
+		remote:  "192.0.2.7",
+		setting: `"*.x, 10.0.0.0/8"`,
+		want:    []string{"10.1.1.1"},
+	},
+	{
+		what:    "a member's address in the setting's network",
+		raft:    "10.0.0.2",
+		api:     "10.0.0.2",
+		advert:  "10.0.0.2",
+		remote:  "192.0.2.7",
+		setting: `"10.0.0.0/8"`,
+		refused: "node 2",
+	},
+	{
+		what:    "a member's host",
+		raft:    "192.0.2.7",
+		api:     "two.example",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		setting: `"*.example"`,
+		refused: "node 2",
+	},
+	{
+		what:    "a member's name",
+		raft:    "192.0.2.7",
+		api:     "two",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		hosts:   []string{"two"},
+		refused: "node 2",
+	},
+	{
+		what:    "a dead member's host, by a pattern",
+		raft:    "192.0.2.7",
+		api:     "two.example",
+		advert:  "192.0.2.7",
+		remote:  "192.0.2.7",
+		setting: `"*.example"`,
+		dead:    true,
+		refused: "node 2",
+	},
+	{
+		what:   "a dead member's host, by the token",
+		raft:   "192.0.2.7",
+		api:    "two.example",
+		advert: "192.0.2.7",
+		remote: "192.0.2.7",
+		hosts:  []string{"two.example"},
+		dead:   true,
+		want:   []string{"two.example", "192.0.2.7"},
+	},
+	{
+		what:   "the machine of another member",
+		raft:   "10.0.0.2",
+		api:    "10.0.0.2",
+		advert: "10.0.0.2",
+		remote: "10.0.0.2",
+		want:   []string{"10.0.0.2"},
+	},
 }
 
-// TestHostsOfJoin: which hosts a machine gets certificates for when it joins, when it joins again and when it repeats itself.
+// TestHostsOfJoin: which hosts a machine gets certificates for when it joins, when it joins again and when it repeats
+// itself.
 func TestHostsOfJoin(t *testing.T) {
 	t.Parallel()
 	for _, x := range hostCases {
@@ -68,8 +251,14 @@ func TestHostsOfJoin(t *testing.T) {
 				return "alive"
 			}
 			token := b.hostToken("t", x.hosts, x.cidr)
-			j := Joiner{TokenID: token, Alive: alive, Member: Member{Name: "three", Mode: ModeFull, Recipient: "age1three", RaftAddress: x.raft + ":7003",
-				APIAddress: x.api + ":5003", AdvertiseAddr: x.advert}}
+			j := Joiner{TokenID: token, Alive: alive, Member: Member{
+				Name:          "three",
+				Mode:          ModeFull,
+				Recipient:     "age1three",
+				RaftAddress:   x.raft + ":7003",
+				APIAddress:    x.api + ":5003",
+				AdvertiseAddr: x.advert,
+			}}
 			if strings.Contains(x.raft, ":") {
 				t.Fatal("write it with brackets")
 			}
@@ -112,7 +301,8 @@ func TestHostsOfJoin(t *testing.T) {
 				home.Certificates[i].Serial = NewID()
 			}
 			home.TokenID, home.Member.Recipient, home.Member.Name = b.hostToken("u", x.hosts, x.cidr), "age1four", "four"
-			home.Member.RaftAddress, home.Member.APIAddress, home.Member.AdvertiseAddr = "127.0.0.1:7004", "127.0.0.1:5004", "127.0.0.1"
+			home.Member.RaftAddress, home.Member.APIAddress = "127.0.0.1:7004", "127.0.0.1:5004"
+			home.Member.AdvertiseAddr = "127.0.0.1"
 			if _, err := b.write(func(tx *Tx) error {
 				tx.actor.Remote = "10.9.9.9"
 				_, err := tx.join(home, NewID(), tx.actor)
@@ -121,7 +311,8 @@ func TestHostsOfJoin(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.exec("DELETE FROM members WHERE name = 'three'")
-			home.Member.RaftAddress, home.Member.APIAddress, home.Member.AdvertiseAddr = j.Member.RaftAddress, j.Member.APIAddress, j.Member.AdvertiseAddr
+			home.Member.RaftAddress, home.Member.APIAddress = j.Member.RaftAddress, j.Member.APIAddress
+			home.Member.AdvertiseAddr = j.Member.AdvertiseAddr
 			try("rejoin", home)
 		})
 	}
@@ -138,18 +329,51 @@ func TestHostsOfAnnouncement(t *testing.T) {
 		refused   string
 	}{
 		{what: "to where it comes from", raft: "10.0.0.9", api: "10.0.0.9", e: HostEvidence{Remote: "10.0.0.9"}},
-		{what: "to somebody else's address", raft: "10.0.0.2", api: "192.0.2.8", e: HostEvidence{Remote: "10.0.0.2"}, refused: "192.0.2.8"},
-		{what: "to a name", raft: "10.0.0.2", api: "api.bank.example", e: HostEvidence{Remote: "10.0.0.2"}, refused: "api.bank.example"},
-		{what: "to a name at which it answers", raft: "10.0.0.2", api: "two-b.example", e: HostEvidence{Dialled: []string{"two-b.example"}}},
-		{what: "to an address at which it answers", raft: "192.0.2.8", api: "10.0.0.2", e: HostEvidence{Dialled: []string{"192.0.2.8"}}},
-		{what: "to a member's host, where it answers", raft: "10.0.0.2", api: "one.example", e: HostEvidence{Dialled: []string{"one.example"}}, refused: "one.example"},
-		{what: "to a member's host that the setting allows", raft: "10.0.0.2", api: "one.example", setting: `"one.example"`, refused: "node 1"},
+		{
+			what:    "to somebody else's address",
+			raft:    "10.0.0.2",
+			api:     "192.0.2.8",
+			e:       HostEvidence{Remote: "10.0.0.2"},
+			refused: "192.0.2.8",
+		},
+		{
+			what:    "to a name",
+			raft:    "10.0.0.2",
+			api:     "api.bank.example",
+			e:       HostEvidence{Remote: "10.0.0.2"},
+			refused: "api.bank.example",
+		},
+		{what: "to a name at which it answers", raft: "10.0.0.2", api: "two-b.example",
+			e: HostEvidence{Dialled: []string{"two-b.example"}}},
+		{what: "to an address at which it answers", raft: "192.0.2.8", api: "10.0.0.2",
+			e: HostEvidence{Dialled: []string{"192.0.2.8"}}},
+		{
+			what:    "to a member's host, where it answers",
+			raft:    "10.0.0.2",
+			api:     "one.example",
+			e:       HostEvidence{Dialled: []string{"one.example"}},
+			refused: "one.example",
+		},
+		{
+			what:    "to a member's host that the setting allows",
+			raft:    "10.0.0.2",
+			api:     "one.example",
+			setting: `"one.example"`,
+			refused: "node 1",
+		},
 		{what: "to a name that the setting allows", raft: "10.0.0.2", api: "new.example", setting: `"*.example"`},
 		{what: "the leader itself", raft: "new.example", api: "new.example", e: HostEvidence{Own: true}},
 	} {
 		b := hostBench(t, x.setting)
 		_, err := b.write(func(tx *Tx) error {
-			return tx.announce(Announcement{NodeID: 2, RaftAddress: x.raft + ":7009", APIAddress: x.api + ":5009", BinaryVersion: "v", MaxSchema: 2, Evidence: x.e})
+			return tx.announce(Announcement{
+				NodeID:        2,
+				RaftAddress:   x.raft + ":7009",
+				APIAddress:    x.api + ":5009",
+				BinaryVersion: "v",
+				MaxSchema:     2,
+				Evidence:      x.e,
+			})
 		})
 		if (err != nil) != (x.refused != "") || err != nil && !strings.Contains(err.Error(), x.refused) {
 			t.Errorf("%s: %v", x.what, err)
@@ -172,16 +396,19 @@ func TestHostsOfRenewal(t *testing.T) {
 		t.Errorf("%q without %q", hosts, left)
 	}
 	b.exec("UPDATE members SET hosts = '{}' WHERE raft_node_id = 2")
-	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"two.example"}) || !slices.Equal(left, []string{"10.0.0.2"}) {
+	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"two.example"}) ||
+		!slices.Equal(left, []string{"10.0.0.2"}) {
 		t.Errorf("an address that nobody has shown: %q without %q", hosts, left)
 	}
 	b.exec("DELETE FROM settings WHERE name = ?", SettingCertificateHosts)
 	if hosts, left := b.certHosts(2); len(hosts) > 0 || !slices.Equal(left, []string{"two.example", "10.0.0.2"}) {
 		t.Errorf("without the setting: %q without %q", hosts, left)
 	}
-	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", SettingCertificateHosts, `"*.example,10.0.0.0/8"`)
+	b.exec("INSERT INTO settings (name, value, modified_rev) VALUES (?, ?, 1)", SettingCertificateHosts,
+		`"*.example,10.0.0.0/8"`)
 	b.exec("UPDATE members SET api_address = 'one.example:1', raft_address = '10.0.0.1:1' WHERE raft_node_id = 2")
-	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"10.0.0.2"}) || !slices.Equal(left, []string{"one.example", "10.0.0.1"}) {
+	if hosts, left := b.certHosts(2); !slices.Equal(hosts, []string{"10.0.0.2"}) ||
+		!slices.Equal(left, []string{"one.example", "10.0.0.1"}) {
 		t.Errorf("what another member has: %q without %q", hosts, left)
 	}
 }
@@ -192,7 +419,8 @@ func TestHostsBeforeTheStep(t *testing.T) {
 	db, p := oldDB(t, 1)
 	b := newBench(t, db)
 	f := testFounding(t, mustIdentity(t))
-	f.Member.RaftAddress, f.Member.APIAddress, f.Member.AdvertiseAddr = "[2001:db8::1]:7000", "One.example:5000", "10.0.0.1"
+	f.Member.RaftAddress, f.Member.APIAddress = "[2001:db8::1]:7000", "One.example:5000"
+	f.Member.AdvertiseAddr = "10.0.0.1"
 	if _, err := b.write(f.apply); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +429,13 @@ func TestHostsBeforeTheStep(t *testing.T) {
 		t.Errorf("before: %q without %q", hosts, left)
 	}
 	if _, err := b.write(func(tx *Tx) error {
-		return tx.announce(Announcement{NodeID: 1, RaftAddress: "[2001:db8::1]:7000", APIAddress: "api.bank.example:5000", BinaryVersion: "v", MaxSchema: 2})
+		return tx.announce(Announcement{
+			NodeID:        1,
+			RaftAddress:   "[2001:db8::1]:7000",
+			APIAddress:    "api.bank.example:5000",
+			BinaryVersion: "v",
+			MaxSchema:     2,
+		})
 	}); err == nil || !strings.Contains(err.Error(), "api.bank.example") {
 		t.Errorf("before: %v", err)
 	}
@@ -222,10 +456,19 @@ func TestHostsBeforeTheStep(t *testing.T) {
 func hostBench(t *testing.T, setting string) *bench {
 	t.Helper()
 	b := foundedBench(t, "10.200.0.0/16", 28)
-	b.exec("UPDATE members SET name = 'one', raft_address = '10.0.0.1:7000', api_address = 'one.example:5000', advertise_addr = '10.0.0.1'")
+	b.exec("UPDATE members SET name = 'one', raft_address = '10.0.0.1:7000', api_address = 'one.example:5000', " +
+		"advertise_addr = '10.0.0.1'")
 	if _, err := b.write(func(tx *Tx) error {
-		return tx.insertMember(&Member{NodeID: 2, ID: "2", Name: "two", Mode: ModeFull, RaftAddress: "10.0.0.2:7000", APIAddress: "two.example:5000",
-			AdvertiseAddr: "10.0.0.2", CertKey: "key"}, hostGrants{Proven: []string{"two.example", "10.0.0.2"}})
+		return tx.insertMember(&Member{
+			NodeID:        2,
+			ID:            "2",
+			Name:          "two",
+			Mode:          ModeFull,
+			RaftAddress:   "10.0.0.2:7000",
+			APIAddress:    "two.example:5000",
+			AdvertiseAddr: "10.0.0.2",
+			CertKey:       "key",
+		}, hostGrants{Proven: []string{"two.example", "10.0.0.2"}})
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -239,8 +482,10 @@ func hostBench(t *testing.T, setting string) *bench {
 // hostToken makes a join token and returns its id.
 func (b *bench) hostToken(id string, hosts []string, cidr string) string {
 	b.t.Helper()
-	b.exec(`INSERT INTO join_tokens (id, format, mode, labels, bind_cidr, bind_name, bind_key, max_uses, created_by, created_at, expires_at, created_rev,
-		modified_rev, hosts) VALUES (?, 'muster', '', '{}', ?, '', '', 9, '', '2030-01-01T00:00:00Z', '2031-01-01T00:00:00Z', 9, 9, ?)`,
+	b.exec(
+		`INSERT INTO join_tokens (id, format, mode, labels, bind_cidr, bind_name, bind_key, max_uses, created_by, created_at,
+		expires_at, created_rev, modified_rev, hosts)
+		VALUES (?, 'muster', '', '{}', ?, '', '', 9, '', '2030-01-01T00:00:00Z', '2031-01-01T00:00:00Z', 9, 9, ?)`,
 		id, cidr, string(mustMarshal(b.t, hosts)))
 	return id
 }
@@ -281,8 +526,8 @@ func mustIdentity(t testing.TB) *age.X25519Identity {
 	return identity
 }
 
-// TestReachable: a member that is not on loopback would dial itself where another says that it is on loopback, so that no
-// way to say where a member is takes it. A cluster on loopback goes on as before.
+// TestReachable: a member that is not on loopback would dial itself where another says that it is on loopback, so that
+// no way to say where a member is takes it. A cluster on loopback goes on as before.
 func TestReachable(t *testing.T) {
 	for _, x := range []struct {
 		address string
@@ -302,8 +547,14 @@ func TestReachable(t *testing.T) {
 					api = x.address
 				}
 				at := func(raft, api string) Joiner {
-					return Joiner{TokenID: "t", Alive: func(uint64) string { return "down" }, Member: Member{Name: "three", Mode: ModeFull,
-						Recipient: "age1three", RaftAddress: raft, APIAddress: api, AdvertiseAddr: "10.0.0.3"}}
+					return Joiner{TokenID: "t", Alive: func(uint64) string { return "down" }, Member: Member{
+						Name:          "three",
+						Mode:          ModeFull,
+						Recipient:     "age1three",
+						RaftAddress:   raft,
+						APIAddress:    api,
+						AdvertiseAddr: "10.0.0.3",
+					}}
 				}
 				join := func(j Joiner) error {
 					_, err := b.write(func(tx *Tx) error {
@@ -321,8 +572,14 @@ func TestReachable(t *testing.T) {
 				ways["join again"] = join(at(raft, api))
 				_, ways["announce"] = b.write(func(tx *Tx) error {
 					tx.self = 1
-					return tx.announce(Announcement{NodeID: 2, RaftAddress: raft, APIAddress: strings.ReplaceAll(api, ":5003", ":5007"),
-						BinaryVersion: "v", MaxSchema: 2, Evidence: HostEvidence{Remote: "10.0.0.3"}})
+					return tx.announce(Announcement{
+						NodeID:        2,
+						RaftAddress:   raft,
+						APIAddress:    strings.ReplaceAll(api, ":5003", ":5007"),
+						BinaryVersion: "v",
+						MaxSchema:     2,
+						Evidence:      HostEvidence{Remote: "10.0.0.3"},
+					})
 				})
 				refused := x.refused && !strings.HasPrefix(self, "127.")
 				for way, err := range ways {

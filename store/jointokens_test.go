@@ -34,7 +34,8 @@ func TestTokenState(t *testing.T) {
 		{"used", func(t *testing.T, b *bench, k *JoinToken) {
 			b.must(t, func(tx *Tx) error { return tx.useToken(k, 9, "", Actor{}) })
 		}, TokenUsed, "already used"},
-		{"expired", func(_ *testing.T, b *bench, k *JoinToken) { b.now = k.ExpiresAt.Add(time.Second) }, TokenExpired, "expired"},
+		{"expired", func(_ *testing.T, b *bench, k *JoinToken) { b.now = k.ExpiresAt.Add(time.Second) }, TokenExpired,
+			"expired"},
 		{"revoked", func(t *testing.T, b *bench, k *JoinToken) {
 			b.must(t, func(tx *Tx) error {
 				return tx.exec("UPDATE join_tokens SET revoked_at = ? WHERE id = ?", tx.Now, k.ID)
@@ -51,7 +52,14 @@ func TestTokenState(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := foundedBench(t, "10.0.0.0/16", 28)
 			b.now = time.Now().UTC().Truncate(time.Second) // the view has SQLite's clock
-			k := JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: b.now.Add(time.Hour), CreatedAt: b.now}
+			k := JoinToken{
+				ID:        NewID(),
+				Format:    FormatMuster,
+				KeyEpoch:  1,
+				MaxUses:   1,
+				ExpiresAt: b.now.Add(time.Hour),
+				CreatedAt: b.now,
+			}
 			b.must(t, func(tx *Tx) error {
 				if err := tx.activeEpoch(&k); err != nil {
 					return err
@@ -83,8 +91,14 @@ func TestTokenState(t *testing.T) {
 				t.Errorf("the view says %s", state)
 			}
 			_, err = b.write(func(tx *Tx) error {
-				_, err := tx.join(Joiner{TokenID: k.ID, Member: Member{Name: "new", Mode: ModeFull, RaftAddress: "127.0.0.1:7009",
-					APIAddress: "127.0.0.1:5009", AdvertiseAddr: "127.0.0.1", Recipient: "age1new"}}, NewID(), Actor{Remote: "127.0.0.1"})
+				_, err := tx.join(Joiner{TokenID: k.ID, Member: Member{
+					Name:          "new",
+					Mode:          ModeFull,
+					RaftAddress:   "127.0.0.1:7009",
+					APIAddress:    "127.0.0.1:5009",
+					AdvertiseAddr: "127.0.0.1",
+					Recipient:     "age1new",
+				}}, NewID(), Actor{Remote: "127.0.0.1"})
 				return err
 			})
 			if (c.told == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.told) {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestKeysReadableDuringRotation: from the moment that a rotation is committed, what it has sealed can be opened, also by
-// those who read before the one who has asked for it hears of the commit.
+// TestKeysReadableDuringRotation: from the moment that a rotation is committed, what it has sealed can be opened, also
+// by those who read before the one who has asked for it hears of the commit.
 func TestKeysReadableDuringRotation(t *testing.T) {
 	c := newTestCluster(t, 1)
 	s := c.leader()
@@ -29,7 +29,8 @@ func TestKeysReadableDuringRotation(t *testing.T) {
 		})
 	}
 	for range 40 {
-		r, err := s.Keys.PrepareDEKRotation(ctx, 0, []NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
+		r, err := s.Keys.PrepareDEKRotation(ctx, 0,
+			[]NewKey{{Purpose: KeyJoinHMAC, Secret: []byte("0123456789abcdef0123456789abcdef")}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,8 +62,8 @@ func TestExpectedKeys(t *testing.T) {
 	}
 }
 
-// TestReencryptBesideRotation: values move to a generation whose rotation is in the same batch, which retires none; that is
-// for when nothing is sealed under the old ones any more.
+// TestReencryptBesideRotation: values move to a generation whose rotation is in the same batch, which retires none;
+// that is for when nothing is sealed under the old ones any more.
 func TestReencryptBesideRotation(t *testing.T) {
 	c := newTestCluster(t, 1)
 	s := c.leader()

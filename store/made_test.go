@@ -34,14 +34,37 @@ func TestAuditSaysWhatWasMade(t *testing.T) {
 	hash := certs.HashSecret(secret)
 	now := l.Now()
 	in := func(d time.Duration) *time.Time { at := now.Add(d); return &at }
-	if _, err := l.APITokens.Create(bg, actor, APIToken{ID: NewID(), Name: `the "ops" team`, SecretHash: hash, Scopes: []string{ScopeClusterRead, ScopeKeysManage}, ExpiresAt: in(time.Hour)}); err != nil {
+	if _, err := l.APITokens.Create(bg, actor, APIToken{
+		ID:         NewID(),
+		Name:       `the "ops" team`,
+		SecretHash: hash,
+		Scopes:     []string{ScopeClusterRead, ScopeKeysManage},
+		ExpiresAt:  in(time.Hour),
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.JoinTokens.Create(bg, actor, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 3, Mode: ModeReplicate, NodeID: 77,
-		BindCIDR: "10.0.0.0/8", Hosts: []string{"a.example", "b.example"}, Labels: map[string]string{"z": "1", "a": "x y"}, ExpiresAt: *in(10 * time.Minute)}); err != nil {
+	if _, err := l.JoinTokens.Create(bg, actor, JoinToken{
+		ID:        NewID(),
+		Format:    FormatMuster,
+		KeyEpoch:  1,
+		MaxUses:   3,
+		Mode:      ModeReplicate,
+		NodeID:    77,
+		BindCIDR:  "10.0.0.0/8",
+		Hosts:     []string{"a.example", "b.example"},
+		Labels:    map[string]string{"z": "1", "a": "x y"},
+		ExpiresAt: *in(10 * time.Minute),
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.APIKeys.Create(bg, actor, APIKey{ID: NewID(), Kind: KeyKindEnrollment, Name: "n", SecretHash: hash, Scopes: []string{ScopeEnroll}, MaxUses: 2}); err != nil {
+	if _, err := l.APIKeys.Create(bg, actor, APIKey{
+		ID:         NewID(),
+		Kind:       KeyKindEnrollment,
+		Name:       "n",
+		SecretHash: hash,
+		Scopes:     []string{ScopeEnroll},
+		MaxUses:    2,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := l.Leases.Put(bg, actor, Lease{ID: "web", NodeID: 1, Kind: "container"}, 90*time.Second); err != nil {
@@ -51,17 +74,19 @@ func TestAuditSaysWhatWasMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	for action, want := range map[string]string{
-		"lease.grant":                 `node/1 kind=container ttl=1m30s`,
-		"lease.release":               `node/1 kind=container`,
-		"api_token.create":            `name="the \"ops\" team" scopes=cluster:read,keys:manage ttl=1h`,
-		"join_token.create":           `uses=3 ttl=10m0s mode=replicate node=77 hosts=a.example,b.example cidr=10.0.0.0/8 labels="a:x y,z:1"`,
+		"lease.grant":      `node/1 kind=container ttl=1m30s`,
+		"lease.release":    `node/1 kind=container`,
+		"api_token.create": `name="the \"ops\" team" scopes=cluster:read,keys:manage ttl=1h`,
+		"join_token.create": `uses=3 ttl=10m0s mode=replicate node=77 hosts=a.example,b.example cidr=10.0.0.0/8 ` +
+			`labels="a:x y,z:1"`,
 		KeyKindEnrollment + ".create": `name=n scopes=enroll uses=2`,
 	} {
 		rows, err := l.Audit.List(bg, Linearisable, AuditFilter{Action: action, Limit: 10})
 		if err != nil || len(rows) != 1 {
 			t.Fatalf("%s: %v, %d rows", action, err, len(rows))
 		}
-		if !strings.HasPrefix(rows[0].Detail, want) || strings.Contains(rows[0].Detail, secret) || strings.Contains(rows[0].Detail, hash) {
+		if !strings.HasPrefix(rows[0].Detail, want) || strings.Contains(rows[0].Detail, secret) ||
+			strings.Contains(rows[0].Detail, hash) {
 			t.Errorf("%s: %q, want %q", action, rows[0].Detail, want)
 		}
 	}

@@ -33,14 +33,16 @@ func (b *bench) allocate(id uint64) (ip, slice string, err error) {
 // release is what the removal of a member does to its addresses.
 func (b *bench) release(id uint64) {
 	b.t.Helper()
-	b.exec("UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", rfc3339(b.now), int64(id))
+	b.exec("UPDATE overlay_allocations SET raft_node_id = NULL, released_at = ? WHERE raft_node_id = ?", rfc3339(b.now),
+		int64(id))
 }
 
 // Vectors of the reference, section 2.3, and the order of hosts in section 4.1. The founder has key 1.
 func TestOverlayVectors(t *testing.T) {
 	t.Parallel()
 	b := foundedBench(t, "10.200.0.0/16", 28)
-	for id, want := range map[uint64]string{1: "10.200.175.192/28", 2: "10.200.1.80/28", 3: "10.200.230.32/28", 4: "10.200.94.48/28", 5: "10.200.67.0/28"} {
+	for id, want := range map[uint64]string{1: "10.200.175.192/28", 2: "10.200.1.80/28", 3: "10.200.230.32/28",
+		4: "10.200.94.48/28", 5: "10.200.67.0/28"} {
 		p := overlayPlan{netip.MustParsePrefix("10.200.0.0/16"), 28}
 		if got := p.slice(sliceStart(id, p.slices())); got.String() != want {
 			t.Errorf("key %d: %s, want %s", id, got, want)
@@ -121,8 +123,10 @@ func TestCheckOverlay(t *testing.T) {
 		ok   bool
 	}{
 		{"10.200.0.0/16", 28, true}, {"fd00:200::/48", 64, true}, {"10.0.0.0/30", 32, true}, {"10.0.0.0/30", 30, true},
-		{"", 28, false}, {"10.200.0.0", 28, false}, {"10.200.0.1/16", 28, false}, {"10.0.0.0/31", 32, false}, {"10.0.0.0/32", 32, false},
-		{"10.200.0.0/16", 15, false}, {"10.200.0.0/16", 33, false}, {"fd00::/64", 129, false}, {"fd00::1/64", 80, false}, {"10.200.0.0/16", -1, false},
+		{"", 28, false}, {"10.200.0.0", 28, false}, {"10.200.0.1/16", 28, false}, {"10.0.0.0/31", 32, false},
+		{"10.0.0.0/32", 32, false},
+		{"10.200.0.0/16", 15, false}, {"10.200.0.0/16", 33, false}, {"fd00::/64", 129, false}, {"fd00::1/64", 80, false},
+		{"10.200.0.0/16", -1, false},
 	} {
 		err := CheckOverlay(c.cidr, c.bits)
 		var refusal *Refusal
@@ -146,10 +150,12 @@ func TestOverlayExhausted(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := foundedBench(t, c.cidr, c.bits)
-			b.exec("INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev, modified_rev) VALUES ('t', 'muster', '', 100, '', '', '2999-01-01T00:00:00Z', 2, 2)")
+			b.exec("INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev, " +
+				"modified_rev) VALUES ('t', 'muster', '', 100, '', '', '2999-01-01T00:00:00Z', 2, 2)")
 			join := func() (out Joined, err error) {
 				_, err = b.write(func(tx *Tx) error {
-					out, err = tx.join(Joiner{TokenID: "t", Member: Member{Mode: ModeFull, Recipient: uuid.NewString()}}, uuid.NewString(), Actor{})
+					out, err = tx.join(Joiner{TokenID: "t", Member: Member{Mode: ModeFull, Recipient: uuid.NewString()}},
+						uuid.NewString(), Actor{})
 					return err
 				})
 				return out, err

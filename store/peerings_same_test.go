@@ -29,7 +29,8 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 		switch r.IntN(12) {
 		case 0, 1:
 			what = "token"
-			k := PeeringToken{Name: name, ID: "acceptor " + NewID(), TTL: time.Duration(r.IntN(2)) * time.Hour, Meta: map[string]string{"q'": "; -- \x00 日"}}
+			k := PeeringToken{Name: name, ID: "acceptor " + NewID(), TTL: time.Duration(r.IntN(2)) * time.Hour,
+				Meta: map[string]string{"q'": "; -- \x00 日"}}
 			_, err = l.Peerings.MintToken(bg, actor, k, hash())
 		case 2:
 			what = "exchange"
@@ -57,7 +58,8 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 			_, _, err = l.Peerings.Import(bg, actor, id, list)
 		case 9:
 			what = "down and up"
-			if _, err = l.Peerings.StoreNews(bg, actor, id, PeerNews{State: PeeringFailing, Reason: fmt.Sprint("reason ", r.IntN(3))}); err == nil {
+			if _, err = l.Peerings.StoreNews(bg, actor, id,
+				PeerNews{State: PeeringFailing, Reason: fmt.Sprint("reason ", r.IntN(3))}); err == nil {
 				_, err = l.Peerings.StoreNews(bg, actor, id, PeerNews{State: PeeringActive})
 			}
 		case 10:
@@ -101,10 +103,12 @@ func TestPeeringsAreTheSameEverywhere(t *testing.T) {
 		}
 	}
 	content := c.agree()
-	t.Logf("%d peerings, %d secrets, %d tombstones, %d imported members", len(content["peerings"]), len(content["peering_secrets"]),
+	t.Logf("%d peerings, %d secrets, %d tombstones, %d imported members", len(content["peerings"]),
+		len(content["peering_secrets"]),
 		len(content["peering_tombstones"]), len(content["peer_members"]))
 	// Nothing is left of peerings that are gone.
-	for _, table := range []string{"SELECT count(*) FROM peering_secrets WHERE peering_id NOT IN (SELECT id FROM peerings)",
+	for _, table := range []string{
+		"SELECT count(*) FROM peering_secrets WHERE peering_id NOT IN (SELECT id FROM peerings)",
 		"SELECT count(*) FROM peer_members WHERE peering_id NOT IN (SELECT id FROM peerings)"} {
 		if n := integers(t, l, table)[0]; n != 0 {
 			t.Errorf("%d rows: %s", n, table)

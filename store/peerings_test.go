@@ -93,7 +93,14 @@ func newPeeringBench(t testing.TB) *peeringBench {
 	return &peeringBench{bench: foundedBench(t, "10.200.0.0/16", 28)}
 }
 
-var there = Establishing{Name: "them", PeerID: "far-id", ServerName: "server.x", ServerAddresses: []string{"1.2.3.4:5"}, CAPems: []string{"pem"}, RemoteDatacenter: "far"}
+var there = Establishing{
+	Name:             "them",
+	PeerID:           "far-id",
+	ServerName:       "server.x",
+	ServerAddresses:  []string{"1.2.3.4:5"},
+	CAPems:           []string{"pem"},
+	RemoteDatacenter: "far",
+}
 
 func TestPeeringTokenExpires(t *testing.T) {
 	t.Parallel()
@@ -186,7 +193,8 @@ func TestPeeringEstablishAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := b.get("them")
-	if p.State != PeeringActive || p.Meta["a"] != "b" || !slices.Equal(p.ServerAddresses, []string{"9.9.9.9:9"}) || p.CAPems[0] != "other" || p.Addresses()[0] != "5.5.5.5:5" {
+	if p.State != PeeringActive || p.Meta["a"] != "b" || !slices.Equal(p.ServerAddresses, []string{"9.9.9.9:9"}) ||
+		p.CAPems[0] != "other" || p.Addresses()[0] != "5.5.5.5:5" {
 		t.Errorf("%+v", p)
 	}
 	e.PeerID, e.ManualAddresses = "another", nil // with somebody else the stream starts afresh
@@ -198,8 +206,8 @@ func TestPeeringEstablishAgain(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order: one establishment secret serves once, a stream opens only with the newest secrets,
-// the creation index stays, the modification index never falls, a role never changes.
+// Whatever happens in whatever order: one establishment secret serves once, a stream opens only with the newest
+// secrets, the creation index stays, the modification index never falls, a role never changes.
 func TestPeeringSecretsProperty(t *testing.T) {
 	t.Parallel()
 	base := newPeeringBench(t)
@@ -260,7 +268,8 @@ func TestPeeringSecretsProperty(t *testing.T) {
 			},
 			"": func(rt *rapid.T) {
 				p := b.get(name)
-				if last.ID != "" && (p.ID != last.ID || p.CreatedRev != last.CreatedRev || p.ModifiedRev < last.ModifiedRev || p.Dialer) {
+				if last.ID != "" && (p.ID != last.ID || p.CreatedRev != last.CreatedRev || p.ModifiedRev < last.ModifiedRev ||
+					p.Dialer) {
 					rt.Fatalf("%+v became %+v", last, p)
 				}
 				last = p
@@ -290,10 +299,12 @@ func TestPeeringSecretsAreReencrypted(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 		list, err := s.Peerings.Farewells(bg, AsLeader)
-		if err != nil || len(list) != 1 || list[0].Secret != "secret of two" || list[0].PeerID != there.PeerID || list[0].Addresses[0] != there.ServerAddresses[0] {
+		if err != nil || len(list) != 1 || list[0].Secret != "secret of two" || list[0].PeerID != there.PeerID ||
+			list[0].Addresses[0] != there.ServerAddresses[0] {
 			t.Errorf("%+v, %v", list, err)
 		}
-		for _, g := range integers(t, s, "SELECT dek_generation FROM peering_secrets UNION ALL SELECT dek_generation FROM peering_tombstones") {
+		for _, g := range integers(t, s,
+			"SELECT dek_generation FROM peering_secrets UNION ALL SELECT dek_generation FROM peering_tombstones") {
 			if g != generation {
 				t.Errorf("a secret is sealed under generation %d, not %d", g, generation)
 			}
@@ -332,7 +343,8 @@ func TestPeerMembers(t *testing.T) {
 	}
 	list := make([]PeerMember, 1200)
 	for i := range list {
-		list[i] = PeerMember{ID: fmt.Sprintf("%04d", i), Name: fmt.Sprintf("m%04d", i), NodeID: uint64(i + 1), Health: "alive"}
+		list[i] = PeerMember{ID: fmt.Sprintf("%04d", i), Name: fmt.Sprintf("m%04d", i), NodeID: uint64(i + 1),
+			Health: "alive"}
 	}
 	apply := func(list []PeerMember, steps ...int) {
 		t.Helper()

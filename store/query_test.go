@@ -39,27 +39,44 @@ func TestQueryRefuses(t *testing.T) {
 		doubling += fmt.Sprintf(", t%d(x) AS (SELECT a.x FROM t%d a, t%d b)", i, i-1, i-1)
 	}
 	for query, want := range map[string]string{
-		"DELETE FROM members": "must only read", "UPDATE cluster SET revision = 1": "must only read", "DROP TABLE members": "must only read",
-		"INSERT INTO settings VALUES ('a','b',1)": "must only read", "CREATE TABLE x (y)": "must only read", "CREATE TEMP TABLE x (y)": "must only read",
-		"CREATE VIRTUAL TABLE temp.x USING fts4(y)": "must only read", "REINDEX": "must only read", "ANALYZE": "must only read",
+		"DELETE FROM members": "must only read", "UPDATE cluster SET revision = 1": "must only read",
+		"DROP TABLE members":                      "must only read",
+		"INSERT INTO settings VALUES ('a','b',1)": "must only read", "CREATE TABLE x (y)": "must only read",
+		"CREATE TEMP TABLE x (y)":                   "must only read",
+		"CREATE VIRTUAL TABLE temp.x USING fts4(y)": "must only read", "REINDEX": "must only read",
+		"ANALYZE":                         "must only read",
 		"ALTER TABLE members RENAME TO x": "", "BEGIN IMMEDIATE": "one statement", "SAVEPOINT a": "one statement",
-		"VACUUM": "", "VACUUM INTO '" + outside + "'": "", "ATTACH '" + outside + "' AS x": "attached", "ATTACH ':memory:' AS x": "attached", "DETACH main": "attached",
-		"SELECT 1; SELECT 2": "one statement", "SELECT 1;;SELECT 2": "one statement", "/* a */ SELECT 1; -- b\nSELECT 2": "one statement",
+		"VACUUM": "", "VACUUM INTO '" + outside + "'": "", "ATTACH '" + outside + "' AS x": "attached",
+		"ATTACH ':memory:' AS x": "attached", "DETACH main": "attached",
+		"SELECT 1; SELECT 2": "one statement", "SELECT 1;;SELECT 2": "one statement",
+		"/* a */ SELECT 1; -- b\nSELECT 2":  "one statement",
 		"SELECT 1\x00; DELETE FROM members": "NUL", "SELECT 'a\x00b'": "NUL",
 		"SELECT 1; DELETE FROM members": "must only read", "CREATE TEMP TABLE x AS SELECT 1; SELECT 1": "must only read",
-		"PRAGMA hard_heap_limit": "PRAGMA hard_heap_limit", "PRAGMA hard_heap_limit = 1": "PRAGMA hard_heap_limit", "PRAGMA soft_heap_limit(1)": "PRAGMA",
-		"PRAGMA temp_store_directory = '/'": "PRAGMA", "PRAGMA data_store_directory = '/'": "PRAGMA", "PRAGMA temp_store = 1": "PRAGMA", "PRAGMA query_only = 0": "PRAGMA",
-		"PRAGMA writable_schema = 1": "PRAGMA", "PRAGMA trusted_schema = 1": "PRAGMA", "PRAGMA mmap_size = 1000000000": "PRAGMA", "PRAGMA cache_size = 1000000": "PRAGMA",
-		"PRAGMA database_list": "PRAGMA", "PRAGMA wal_checkpoint": "PRAGMA", "PRAGMA journal_mode = WAL": "PRAGMA", "PRAGMA user_version = 5": "PRAGMA user_version",
-		"PRAGMA threads = 8": "PRAGMA", "PRAGMA main.optimize": "PRAGMA", "PRAGMA integrity_check": "PRAGMA", "PRAGMA shrink_memory": "PRAGMA", "PRAGMA unknown": "PRAGMA unknown",
-		"PRAGMA 'hard_heap_limit' = 1": "PRAGMA", "PRAGMA HARD_HEAP_LIMIT = 1": "PRAGMA", "EXPLAIN PRAGMA hard_heap_limit = 1": "PRAGMA",
-		"SELECT * FROM pragma_hard_heap_limit": "", "SELECT * FROM pragma_database_list": "", "SELECT * FROM pragma_integrity_check": "",
-		"SELECT load_extension('/x')": "load_extension", "SELECT readfile('/etc/passwd')": "readfile", "SELECT writefile('/x', 'y')": "writefile", "SELECT edit('x')": "edit",
-		"SELECT sqlite_log(1, 'x')": "sqlite_log", "SELECT fts3_tokenizer('x', x'00')": "", "SELECT zeroblob(300000000)": "zeroblob", "SELECT randomblob(300000000)": "randomblob",
+		"PRAGMA hard_heap_limit": "PRAGMA hard_heap_limit", "PRAGMA hard_heap_limit = 1": "PRAGMA hard_heap_limit",
+		"PRAGMA soft_heap_limit(1)":         "PRAGMA",
+		"PRAGMA temp_store_directory = '/'": "PRAGMA", "PRAGMA data_store_directory = '/'": "PRAGMA",
+		"PRAGMA temp_store = 1": "PRAGMA", "PRAGMA query_only = 0": "PRAGMA",
+		"PRAGMA writable_schema = 1": "PRAGMA", "PRAGMA trusted_schema = 1": "PRAGMA",
+		"PRAGMA mmap_size = 1000000000": "PRAGMA", "PRAGMA cache_size = 1000000": "PRAGMA",
+		"PRAGMA database_list": "PRAGMA", "PRAGMA wal_checkpoint": "PRAGMA", "PRAGMA journal_mode = WAL": "PRAGMA",
+		"PRAGMA user_version = 5": "PRAGMA user_version",
+		"PRAGMA threads = 8":      "PRAGMA", "PRAGMA main.optimize": "PRAGMA", "PRAGMA integrity_check": "PRAGMA",
+		"PRAGMA shrink_memory": "PRAGMA", "PRAGMA unknown": "PRAGMA unknown",
+		"PRAGMA 'hard_heap_limit' = 1": "PRAGMA", "PRAGMA HARD_HEAP_LIMIT = 1": "PRAGMA",
+		"EXPLAIN PRAGMA hard_heap_limit = 1":   "PRAGMA",
+		"SELECT * FROM pragma_hard_heap_limit": "", "SELECT * FROM pragma_database_list": "",
+		"SELECT * FROM pragma_integrity_check": "",
+		"SELECT load_extension('/x')":          "load_extension", "SELECT readfile('/etc/passwd')": "readfile",
+		"SELECT writefile('/x', 'y')": "writefile", "SELECT edit('x')": "edit",
+		"SELECT sqlite_log(1, 'x')": "sqlite_log", "SELECT fts3_tokenizer('x', x'00')": "",
+		"SELECT zeroblob(300000000)": "zeroblob", "SELECT randomblob(300000000)": "randomblob",
 		"SELECT unhex('00', '1')": "unhex", "SELECT rtreecheck('x')": "", "SELECT trim('a', 'b')": "one argument",
-		"SELECT * FROM rtree": "", "SELECT * FROM fts3tokenize": "", "SELECT * FROM sqlite_dbpage": "", "SELECT * FROM dbstat": "",
-		"SELECT printf('%300000000d', 1)": "", "SELECT format('%.*c', 300000000, 'x')": "", "SELECT hex(printf('%200000d', 1))": "too big", "SELECT replace(printf('%200000d', 1), ' ', 'abc')": "too big",
-		"SELECT printf('%200000d', 1) || printf('%200000d', 1)": "too big", "SELECT quote(printf('%262140d', 1) || '''''''')": "",
+		"SELECT * FROM rtree": "", "SELECT * FROM fts3tokenize": "", "SELECT * FROM sqlite_dbpage": "",
+		"SELECT * FROM dbstat":            "",
+		"SELECT printf('%300000000d', 1)": "", "SELECT format('%.*c', 300000000, 'x')": "",
+		"SELECT hex(printf('%200000d', 1))": "too big", "SELECT replace(printf('%200000d', 1), ' ', 'abc')": "too big",
+		"SELECT printf('%200000d', 1) || printf('%200000d', 1)":                                          "too big",
+		"SELECT quote(printf('%262140d', 1) || '''''''')":                                                "",
 		endless + "SELECT group_concat(i) FROM n":                                                        "too long",
 		endless + "SELECT json_group_array(i) FROM n":                                                    "",
 		endless + "SELECT count(*) FROM n":                                                               "too long",
@@ -70,12 +87,17 @@ func TestQueryRefuses(t *testing.T) {
 		"WITH RECURSIVE n(i) AS (SELECT '' UNION ALL SELECT i || 'aaaaaaa' FROM n) SELECT max(i) FROM n": "too big",
 		"WITH d AS MATERIALIZED (" + endless + "SELECT i FROM n) SELECT count(*) FROM d, d":              "",
 		doubling + " SELECT count(*) FROM t39":                                                           "",
-		"SELECT " + wide:                                                                                 "too many columns", "SELECT ?": "", "SELECT :a": "", "SELECT ?9999": "",
-		"SELECT " + strings.Repeat("(", 3000) + "1" + strings.Repeat(")", 3000): "", "SELECT 1" + strings.Repeat("+1", 3000): "depth",
+		"SELECT " + wide:                                                                                 "too many columns",
+		"SELECT ?":                                                                                       "", "SELECT :a": "",
+		"SELECT ?9999": "",
+		"SELECT " + strings.Repeat("(", 3000) + "1" + strings.Repeat(")", 3000): "", "SELECT 1" +
+			strings.Repeat("+1", 3000): "depth",
 		"SELECT 1" + strings.Repeat(" UNION ALL SELECT 1", 200): "compound", "SELECT max(" + wide + ")": "too many arguments",
-		"SELECT 1 WHERE 'a' LIKE '" + strings.Repeat("%a", 300) + "'": "too complex", "SELECT 1 WHERE 'a' GLOB '" + strings.Repeat("*a", 300) + "'": "too complex",
+		"SELECT 1 WHERE 'a' LIKE '" + strings.Repeat("%a", 300) + "'": "too complex", "SELECT 1 WHERE 'a' GLOB '" +
+			strings.Repeat("*a", 300) + "'": "too complex",
 		"SELECT count(*) FROM members" + strings.Repeat(", members", 70): "join",
-		"SELECT 1 WHERE 1 IN (" + strings.Repeat("1,", 49_980) + "1":     "", "nonsense": "syntax", "SELECT * FROM nowhere": "no such table", "SELECT": "",
+		"SELECT 1 WHERE 1 IN (" + strings.Repeat("1,", 49_980) + "1":     "", "nonsense": "syntax",
+		"SELECT * FROM nowhere": "no such table", "SELECT": "",
 	} {
 		limit := time.Minute // whatever ends earlier, does so by another limit
 		if want == "too long" {
@@ -96,7 +118,8 @@ func TestQueryRefuses(t *testing.T) {
 		if strings.HasPrefix(query, "WITH") && strings.Contains(refusal.Message, "too long") { // on a slow machine
 			continue
 		}
-		if !strings.HasPrefix(refusal.Message, "query") || !strings.Contains(refusal.Message, want) || strings.Contains(refusal.Message, path) {
+		if !strings.HasPrefix(refusal.Message, "query") || !strings.Contains(refusal.Message, want) ||
+			strings.Contains(refusal.Message, path) {
 			t.Errorf("%.80s: %q, want %q", query, refusal.Message, want)
 		}
 	}
@@ -116,9 +139,12 @@ func TestQueryAnswers(t *testing.T) {
 	for query, want := range map[string]string{
 		"SELECT node FROM v_members": "[[1]]", "SELECT count(*) > 0, max(trim(' a ')) FROM v_audit": "[[1 a]]",
 		"SELECT x'00ff', NULL, 1.5, 9007199254740993, 'x', 1e999": "[[00ff <nil> 1.5 9007199254740993 x +Inf]]",
-		"SELECT name FROM pragma_table_info('cluster') WHERE pk":  "[[one]]", "PRAGMA page_size": "[[4096]]", "PRAGMA main.user_version": "[[0]]",
-		"SELECT count(*) FROM sqlite_master WHERE name = 'members'": "[[1]]", "SELECT value FROM json_each('[7,8]')": "[[7] [8]]",
-		"SELECT upper(substr('abc', 2)) || printf('%03d', 7)": "[[BC007]]", "SELECT 'abc' LIKE 'A%', 'abc' GLOB 'a*'": "[[1 1]]",
+		"SELECT name FROM pragma_table_info('cluster') WHERE pk":  "[[one]]", "PRAGMA page_size": "[[4096]]",
+		"PRAGMA main.user_version":                                             "[[0]]",
+		"SELECT count(*) FROM sqlite_master WHERE name = 'members'":            "[[1]]",
+		"SELECT value FROM json_each('[7,8]')":                                 "[[7] [8]]",
+		"SELECT upper(substr('abc', 2)) || printf('%03d', 7)":                  "[[BC007]]",
+		"SELECT 'abc' LIKE 'A%', 'abc' GLOB 'a*'":                              "[[1 1]]",
 		"SELECT row_number() OVER (ORDER BY revision, seq) FROM audit LIMIT 1": "[[1]]", "-- nothing": "[]",
 		"SELECT strftime('%Y', '2030-01-02')": "[[2030]]", "SELECT instr('abc', 'c'), replace('abc', 'b', 'x')": "[[3 axc]]",
 	} {
@@ -127,7 +153,8 @@ func TestQueryAnswers(t *testing.T) {
 			t.Errorf("%s: %v %v %v, want %s", query, a.Rows, a.Truncated, err, want)
 		}
 	}
-	for _, view := range []string{"v_members", "v_tokens", "v_enrollments", "v_peerings", "v_keys", "v_audit", "v_authorities", "v_certificates"} {
+	for _, view := range []string{"v_members", "v_tokens", "v_enrollments", "v_peerings", "v_keys", "v_audit",
+		"v_authorities", "v_certificates"} {
 		if _, err := foreign.Query(bg, path, "SELECT * FROM "+view, 10); err != nil {
 			t.Errorf("%s: %v", view, err)
 		}
@@ -150,7 +177,8 @@ func TestQueryEnds(t *testing.T) {
 		endless + "SELECT count(*) FROM n",
 		endless + "SELECT sum(instr(" + half + " || i, " + half + " || 'b')) FROM n",
 		endless + "SELECT count(*) FROM n WHERE " + half + " || i LIKE '" + strings.Repeat("%a_", 100) + "b'",
-		"SELECT count(*) FROM audit a, audit b, audit c, audit d, audit e, audit f, audit g, pragma_function_list h, pragma_function_list i, pragma_function_list j, pragma_function_list k",
+		"SELECT count(*) FROM audit a, audit b, audit c, audit d, audit e, audit f, audit g, pragma_function_list h, " +
+			"pragma_function_list i, pragma_function_list j, pragma_function_list k",
 	} {
 		for name, end := range map[string]func() (context.Context, context.CancelFunc){
 			"deadline": func() (context.Context, context.CancelFunc) { return context.WithTimeout(bg, 300*time.Millisecond) },

@@ -14,7 +14,8 @@ func (c *testCluster) joinAny(recipient string) (Joined, error) {
 	if err != nil {
 		return Joined{}, err
 	}
-	return l.Members.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: "10.0.0.9:7000"}})
+	return l.Members.Join(bg, Actor{Name: "test"},
+		Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: recipient, RaftAddress: "10.0.0.9:7000"}})
 }
 
 // (h) All state survives a restart of all nodes, the epoch grows, and ids go on where they were.
@@ -78,7 +79,8 @@ func TestRestartOfAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refusal *Refusal
-	if _, err := l.Members.Join(bg, Actor{}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull}}); !errors.As(err, &refusal) || refusal.Code != Unauthorized {
+	if _, err := l.Members.Join(bg, Actor{}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull}}); !errors.As(err,
+		&refusal) || refusal.Code != Unauthorized {
 		t.Errorf("join with a revoked token: %v", err)
 	}
 	join("join after a refusal")
@@ -99,7 +101,8 @@ func checkRevisions(t testing.TB, l *Store) {
 	if now := integers(t, l, "SELECT revision FROM cluster"); len(now) != 1 || now[0] != int64(len(revisions)) {
 		t.Errorf("the cluster is at revision %v, the audit at %d", now, len(revisions))
 	}
-	if gaps := integers(t, l, "SELECT revision FROM audit GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
+	if gaps := integers(t, l,
+		"SELECT revision FROM audit GROUP BY revision HAVING min(seq) <> 1 OR max(seq) <> count(*)"); len(gaps) > 0 {
 		t.Errorf("audit rows are missing in revisions %v", gaps)
 	}
 }
@@ -113,8 +116,9 @@ func noLeader(err error) bool {
 	return errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome)
 }
 
-// A join that a member has passed on twice, with a rotation of the keys in between, is answered like a joiner that comes
-// once more: with the keys of now. Who repeats a join with an Idempotency-Key of its own is told to use another one.
+// A join that a member has passed on twice, with a rotation of the keys in between, is answered like a joiner that
+// comes once more: with the keys of now. Who repeats a join with an Idempotency-Key of its own is told to use another
+// one.
 func TestJoinPassedOnTwice(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
@@ -126,7 +130,8 @@ func TestJoinPassedOnTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j := Joiner{TokenID: tok.ID, DEKGeneration: 1, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}}
+		j := Joiner{TokenID: tok.ID, DEKGeneration: 1,
+			Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}}
 		actor := Actor{Name: "test", IdempotencyKey: x.key, RequestHash: "h"}
 		first, err := l.Members.Join(bg, actor, j)
 		if err != nil {
@@ -139,7 +144,8 @@ func TestJoinPassedOnTwice(t *testing.T) {
 		case refused != x.refused, !refused && err != nil:
 			t.Errorf("with the key %s: %v", x.key, err)
 		case !refused && (again.Member.NodeID != first.Member.NodeID || again.DEKGeneration != 2):
-			t.Errorf("node %d with generation %d, node %d with generation %d", first.Member.NodeID, first.DEKGeneration, again.Member.NodeID, again.DEKGeneration)
+			t.Errorf("node %d with generation %d, node %d with generation %d", first.Member.NodeID, first.DEKGeneration,
+				again.Member.NodeID, again.DEKGeneration)
 		}
 	}
 }

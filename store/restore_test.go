@@ -11,7 +11,8 @@ import (
 	"muster/store/engine"
 )
 
-// Tables whose rows let nobody in: contents. A restored table is one of them, or the registry says how what it grants ends.
+// Tables whose rows let nobody in: contents. A restored table is one of them, or the registry says how what it grants
+// ends.
 var contentTables = []string{"settings", "secrets", "sealed_secrets"}
 
 func TestRestoredTablesSayWhatTheyGrant(t *testing.T) {
@@ -36,10 +37,11 @@ func TestRestoredTablesSayWhatTheyGrant(t *testing.T) {
 var grantsOfArchive = []string{
 	`INSERT INTO workloads (id, path, unix_user, created_by, created_at, created_rev, modified_rev) VALUES
 		('stays', '/a', 'a', 'x', 'x', 1, 1), ('deleted', '/b', 'b', 'x', 'x', 1, 1)`,
-	`INSERT INTO settings (name, value, modified_rev) VALUES ('oidc.rules', '"wide"', 1), ('certificates.hosts', '"wide"', 1),
+	`INSERT INTO settings (name, value, modified_rev) VALUES
+		('oidc.rules', '"wide"', 1), ('certificates.hosts', '"wide"', 1),
 		('audit.max_rows', '"wide"', 1), ('enrollment.enabled', 'true', 1)`,
-	`INSERT INTO join_tokens (id, format, mode, max_uses, uses, created_by, created_at, expires_at, created_rev, modified_rev) VALUES
-		('deleted', 'muster', '', 3, 1, 'x', 'x', 'x', 1, 1)`,
+	`INSERT INTO join_tokens (id, format, mode, max_uses, uses, created_by, created_at, expires_at, created_rev,
+		modified_rev) VALUES ('deleted', 'muster', '', 3, 1, 'x', 'x', 'x', 1, 1)`,
 	`INSERT INTO join_token_uses (token_id, raft_node_id, used_at, remote) VALUES ('deleted', 6, 'x', 'y')`,
 }
 
@@ -69,11 +71,15 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	for _, query := range append([]string{
 		`INSERT INTO api_tokens (id, name, secret_hash, scopes, created_by, created_at, created_rev) VALUES
 			('stays', 'a', 'h1', '["management"]', 'x', 'x', 1), ('revoked', 'b', 'h2', '["management"]', 'x', 'x', 1)`,
-		`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, owner_id, owner_name, max_uses, created_at, created_rev, modified_rev) VALUES
-			('stays', 'api_key', 'a', 'h', '[]', 'x', 'x', NULL, 'x', 1, 1), ('revoked', 'api_key', 'b', 'h', '[]', 'x', 'x', NULL, 'x', 1, 1),
-			('used', 'enrollment_token', 'c', 'h', '[]', 'x', 'x', 1, 'x', 1, 1), ('deleted', 'enrollment_token', 'd', 'h', '[]', 'x', 'x', 1, 'x', 1, 1)`,
-		`INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev, modified_rev) VALUES
-			('stays', 'muster', '', 1, 'x', 'x', 'x', 1, 1), ('revoked', 'muster', '', 1, 'x', 'x', 'x', 1, 1), ('used', 'muster', '', 1, 'x', 'x', 'x', 1, 1)`,
+		`INSERT INTO api_keys (id, kind, name, secret_hash, scopes, owner_id, owner_name, max_uses, created_at,
+			created_rev, modified_rev) VALUES ('stays', 'api_key', 'a', 'h', '[]', 'x', 'x', NULL, 'x', 1, 1),
+			('revoked', 'api_key', 'b', 'h', '[]', 'x', 'x', NULL, 'x', 1, 1),
+			('used', 'enrollment_token', 'c', 'h', '[]', 'x', 'x', 1, 'x', 1, 1),
+			('deleted', 'enrollment_token', 'd', 'h', '[]', 'x', 'x', 1, 'x', 1, 1)`,
+		`INSERT INTO join_tokens (id, format, mode, max_uses, created_by, created_at, expires_at, created_rev,
+			modified_rev) VALUES ('stays', 'muster', '', 1, 'x', 'x', 'x', 1, 1),
+			('revoked', 'muster', '', 1, 'x', 'x', 'x', 1, 1),
+			('used', 'muster', '', 1, 'x', 'x', 'x', 1, 1)`,
 	}, grantsOfArchive...) {
 		b.exec(query)
 	}
@@ -86,8 +92,10 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	defer db.Close()
 	old := newBench(t, db)
 	for _, query := range append([]string{
-		"DELETE FROM api_tokens WHERE id = 'revoked'", "UPDATE api_keys SET revoked_at = 'then' WHERE id = 'revoked'", "UPDATE api_keys SET uses = 1 WHERE id = 'used'",
-		"DELETE FROM api_keys WHERE id = 'deleted'", "UPDATE join_tokens SET revoked_at = 'then' WHERE id = 'revoked'", "UPDATE join_tokens SET uses = 1 WHERE id = 'used'",
+		"DELETE FROM api_tokens WHERE id = 'revoked'", "UPDATE api_keys SET revoked_at = 'then' WHERE id = 'revoked'",
+		"UPDATE api_keys SET uses = 1 WHERE id = 'used'",
+		"DELETE FROM api_keys WHERE id = 'deleted'", "UPDATE join_tokens SET revoked_at = 'then' WHERE id = 'revoked'",
+		"UPDATE join_tokens SET uses = 1 WHERE id = 'used'",
 		"INSERT INTO join_token_uses (token_id, raft_node_id, used_at, remote) VALUES ('used', 7, 'x', 'y')",
 		"UPDATE settings SET value = value || ' ' WHERE name = 'datacenter'",
 	}, endsOfGrants...) {
@@ -117,7 +125,9 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 			t.Errorf("%s is empty: nothing is tested", name)
 		}
 		for _, row := range before[name] { // modified_rev apart, nothing was changed that could be undone
-			if key, _, _ := strings.Cut(row, " "); !slices.ContainsFunc(after[name], func(r string) bool { return strings.HasPrefix(r, key) }) {
+			if key, _, _ := strings.Cut(row, " "); !slices.ContainsFunc(after[name], func(r string) bool {
+				return strings.HasPrefix(r, key)
+			}) {
 				t.Errorf("%s lost %s", name, row)
 			}
 		}
@@ -144,14 +154,16 @@ func TestRestoreKeepsRevocations(t *testing.T) {
 	// Every other table with a mark of an end is one that a restore does not touch.
 	marks := []string{"revoked_at", "removed_at", "deleted_at", "released_at", "grace_until"}
 	for name := range after {
-		if name == "sqlite_master" || name == "goose_db_version" || strings.HasPrefix(name, "sqlite_") || slices.Contains(carried, name) {
+		if name == "sqlite_master" || name == "goose_db_version" || strings.HasPrefix(name, "sqlite_") ||
+			slices.Contains(carried, name) {
 			continue
 		}
 		tb, err := v.v.Table(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if marked := slices.ContainsFunc(tb.Columns, func(c string) bool { return slices.Contains(marks, c) }); marked && registeredTable(name).fate != kept {
+		if marked := slices.ContainsFunc(tb.Columns, func(c string) bool { return slices.Contains(marks, c) }); marked &&
+			registeredTable(name).fate != kept {
 			t.Errorf("%s has a revocation that a restore would undo", name)
 		}
 	}

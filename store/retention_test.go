@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRefusalsDisplaceNothing: rows of refusals, replays and other clusters go by their own number, whatever there is of
-// them; those of operators and members stay.
+// TestRefusalsDisplaceNothing: rows of refusals, replays and other clusters go by their own number, whatever there is
+// of them; those of operators and members stay.
 func TestRefusalsDisplaceNothing(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
@@ -86,8 +86,8 @@ func TestRefusalsDisplaceNothing(t *testing.T) {
 	}
 }
 
-// TestHistoryIsBounded: what rotations and removals leave behind does not grow without end, and what comes next is still
-// numbered behind all that there was.
+// TestHistoryIsBounded: what rotations and removals leave behind does not grow without end, and what comes next is
+// still numbered behind all that there was.
 func TestHistoryIsBounded(t *testing.T) {
 	c := newTestCluster(t, 1)
 	l := c.leader()
@@ -101,12 +101,17 @@ func TestHistoryIsBounded(t *testing.T) {
 			"UPDATE sealed_secrets SET dek_generation = 5000",
 			"UPDATE secrets SET dek_generation = 5000",
 			"UPDATE idempotency SET dek_generation = 5000",
-			"INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) " + fmt.Sprintf(numbers, 4900) + "SELECT i, 'retired', 'test', '2026-01-01T00:00:00Z', 1 FROM n",
-			"INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, expires_at, created_rev, modified_rev) " +
-				fmt.Sprintf(numbers, 4900) + "SELECT 'http', i, 'retired', 'x', 'x', x'', 7, '2026-01-01T00:00:00Z', '2027-01-01T00:00:00Z', 1, 1 FROM n",
-			"INSERT INTO cluster_keys (purpose, epoch, state, kid, created_at, created_rev, modified_rev) " + fmt.Sprintf(numbers, 3000) +
+			"INSERT INTO dek_generations (generation, state, reason, created_at, created_rev) " + fmt.Sprintf(numbers, 4900) +
+				"SELECT i, 'retired', 'test', '2026-01-01T00:00:00Z', 1 FROM n",
+			"INSERT INTO authorities (kind, generation, state, cert_pem, fingerprint, sealed_key, dek_generation, created_at, " +
+				"expires_at, created_rev, modified_rev) " +
+				fmt.Sprintf(numbers, 4900) +
+				"SELECT 'http', i, 'retired', 'x', 'x', x'', 7, '2026-01-01T00:00:00Z', '2027-01-01T00:00:00Z', 1, 1 FROM n",
+			"INSERT INTO cluster_keys (purpose, epoch, state, kid, created_at, created_rev, modified_rev) " +
+				fmt.Sprintf(numbers, 3000) +
 				"SELECT 'join-hmac', i + 10, 'retired', 'k' || i, '2026-01-01T00:00:00Z', 1, 1 FROM n",
-			"INSERT INTO removed_members (raft_node_id, id, name, removed_at, removed_rev) " + fmt.Sprintf(numbers, removedKept+500) +
+			"INSERT INTO removed_members (raft_node_id, id, name, removed_at, removed_rev) " +
+				fmt.Sprintf(numbers, removedKept+500) +
 				"SELECT i + 100, 'u' || i, 'n', '2026-01-01T00:00:00Z', i FROM n",
 		} {
 			if err := tx.exec(query); err != nil {
@@ -122,8 +127,9 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for query, want := range map[string]int64{
-		"SELECT count(*) FROM dek_generations WHERE state = 'retired' AND generation > 7":     900, // 4 001 to 4 900
-		"SELECT count(*) FROM dek_generations WHERE generation = 7":                           1,   // an authority that is left names it
+		"SELECT count(*) FROM dek_generations WHERE state = 'retired' AND generation > 7": 900, // 4 001 to 4 900
+		// an authority that is left names it
+		"SELECT count(*) FROM dek_generations WHERE generation = 7":                           1,
 		"SELECT count(*) FROM authorities WHERE kind = 'http' AND state = 'retired'":          1000,
 		"SELECT max(generation) FROM dek_generations":                                         5000,
 		"SELECT count(*) FROM cluster_keys WHERE purpose = 'join-hmac' AND state = 'retired'": 1000,
@@ -160,7 +166,9 @@ func TestTransferThatWentOn(t *testing.T) {
 	if !note(l.NodeID()) {
 		t.Error("this member leads")
 	}
-	if err := l.Write(bg, actor, func(tx *Tx) error { return tx.audit("leader.elected", nodeObject(9), "epoch 9") }); err != nil {
+	if err := l.Write(bg, actor, func(tx *Tx) error {
+		return tx.audit("leader.elected", nodeObject(9), "epoch 9")
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if !note(9) {
@@ -169,7 +177,8 @@ func TestTransferThatWentOn(t *testing.T) {
 	if since = l.Revision(); note(9) {
 		t.Error("node 9 has led before, not since")
 	}
-	if got := integers(t, l, "SELECT count(*) FROM audit WHERE action = 'leader.transferred' AND outcome = 'refused'"); got[0] != 2 {
+	if got := integers(t, l,
+		"SELECT count(*) FROM audit WHERE action = 'leader.transferred' AND outcome = 'refused'"); got[0] != 2 {
 		t.Errorf("%d refused outcomes, want 2", got[0])
 	}
 }

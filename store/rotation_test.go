@@ -54,7 +54,9 @@ func newRotationModel(t testing.TB) *rotationModel {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Authorities = append(f.Authorities, SealedAuthority{Kind: kind, CertPEM: string(certs.EncodeCert(ca.Cert.Raw)), SealedKey: sealed, ExpiresAt: ca.Cert.NotAfter})
+		f.Authorities = append(f.Authorities,
+			SealedAuthority{Kind: kind, CertPEM: string(certs.EncodeCert(ca.Cert.Raw)), SealedKey: sealed,
+				ExpiresAt: ca.Cert.NotAfter})
 	}
 	if _, err := b.write(f.apply); err != nil {
 		t.Fatal(err)
@@ -174,8 +176,9 @@ func (m *rotationModel) accepts(bundle []byte, x *trustee) error {
 	return certs.VerifyPinned(raw, certs.Fingerprint(own[0].Raw), m.now)
 }
 
-// Whatever operators ask for and however slow members are: members accept each other, clients that know the first CA alone
-// accept every member until it is dropped, and clients that know the second alone from the end of the first phase on.
+// Whatever operators ask for and however slow members are: members accept each other, clients that know the first CA
+// alone accept every member until it is dropped, and clients that know the second alone from the end of the first phase
+// on.
 func TestRotationKeepsTrust(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -186,7 +189,8 @@ func TestRotationKeepsTrust(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			step := rapid.SampledFrom([]string{"tell", "finish", "tell", "finish", "both", "both", "advance", "advance", "wait", CAStart, CAContinue, CARollback, CADrop}).Draw(rt, "step")
+			step := rapid.SampledFrom([]string{"tell", "finish", "tell", "finish", "both", "both", "advance", "advance", "wait",
+				CAStart, CAContinue, CARollback, CADrop}).Draw(rt, "step")
 			switch step {
 			case "tell":
 				m.tell(x)
@@ -207,7 +211,8 @@ func TestRotationKeepsTrust(t *testing.T) {
 				first, _ := m.issuer()
 				in := m.installed()
 				_, err := m.write(func(tx *Tx) error {
-					out, err := Authorities{m.store}.changeCA(tx, CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
+					out, err := Authorities{m.store}.changeCA(tx,
+						CARequest{Kinds: []certs.Kind{certs.HTTP}, Action: step, Installed: in})
 					if text := strings.Join(append(out.Steps, out.Warnings...), "\n"); strings.Contains(text, "%!") {
 						rt.Errorf("%s says %q", step, text)
 					}
@@ -261,7 +266,8 @@ func (m *rotationModel) check(rt *rapid.T, before *CARotation) {
 			}
 		}
 	}
-	open, err := m.view().get("SELECT 1 FROM authorities WHERE state = 'retired' AND (length(sealed_key) > 0 OR cross_pem <> '')", nil, new(int))
+	open, err := m.view().get("SELECT 1 FROM authorities WHERE state = 'retired' AND (length(sealed_key) > 0 OR "+
+		"cross_pem <> '')", nil, new(int))
 	if err != nil || open {
 		rt.Fatalf("a retired authority keeps its key: %v", err)
 	}

@@ -30,7 +30,13 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 	c := newTestCluster(t, 3)
 	l := c.leader()
 	epoch := l.Epoch()
-	x := &mixer{l: l, t: t, counts: map[string][3]int{}, wanted: map[string]expect{}, recipients: map[uint64]string{}}
+	x := &mixer{
+		l:          l,
+		t:          t,
+		counts:     map[string][3]int{},
+		wanted:     map[string]expect{},
+		recipients: map[uint64]string{},
+	}
 	var wg sync.WaitGroup
 	const goroutines, each = 8, 60
 	for g := range goroutines {
@@ -102,7 +108,9 @@ func TestAllCopiesAreTheSame(t *testing.T) {
 	if got := len(members); got != 3+len(x.recipients) {
 		t.Errorf("%d members, %d were answered", got, 3+len(x.recipients))
 	}
-	if n := integers(t, l, "SELECT count(*) FROM join_tokens WHERE uses <> (SELECT count(*) FROM join_token_uses WHERE token_id = id)")[0]; n != 0 {
+	n := integers(t, l,
+		"SELECT count(*) FROM join_tokens WHERE uses <> (SELECT count(*) FROM join_token_uses WHERE token_id = id)")[0]
+	if n != 0 {
 		t.Errorf("%d tokens count other uses than there are", n)
 	}
 	for what, n := range x.counts {
@@ -164,7 +172,14 @@ func (x *mixer) step(r *rand.Rand) {
 	switch r.IntN(14) {
 	case 0, 1, 2:
 		what = "CreateJoinToken"
-		tok := JoinToken{ID: NewID(), KeyEpoch: 1, Format: FormatMuster, MaxUses: 1 + r.IntN(3), ExpiresAt: time.Now().Add(time.Hour), Labels: map[string]string{"quote'": "a;b -- ? /* \x00 日"}}
+		tok := JoinToken{
+			ID:        NewID(),
+			KeyEpoch:  1,
+			Format:    FormatMuster,
+			MaxUses:   1 + r.IntN(3),
+			ExpiresAt: time.Now().Add(time.Hour),
+			Labels:    map[string]string{"quote'": "a;b -- ? /* \x00 日"},
+		}
 		if r.IntN(3) == 0 { // members' ids among them
 			tok.NodeID = 1 + uint64(r.IntN(60))
 		}
@@ -185,9 +200,19 @@ func (x *mixer) step(r *rand.Rand) {
 	case 4, 5, 6:
 		what = "Join"
 		tok, _ := pick(x, r, &x.tokens)
-		j := Joiner{TokenID: tok.ID, Wrap: []byte{0, 1, '\''}, DEKGeneration: 1,
-			Member:       Member{Name: "n'?", Mode: ModeFull, Recipient: "age1" + uuid.NewString(), RaftAddress: "10.0.0.1:7000", AdvertiseAddr: "10.0.0.1"},
-			Certificates: []Certificate{{Serial: NewID(), Kind: "http", IssuedAt: time.Now(), ExpiresAt: time.Now()}}}
+		j := Joiner{
+			TokenID:       tok.ID,
+			Wrap:          []byte{0, 1, '\''},
+			DEKGeneration: 1,
+			Member: Member{
+				Name:          "n'?",
+				Mode:          ModeFull,
+				Recipient:     "age1" + uuid.NewString(),
+				RaftAddress:   "10.0.0.1:7000",
+				AdvertiseAddr: "10.0.0.1",
+			},
+			Certificates: []Certificate{{Serial: NewID(), Kind: "http", IssuedAt: time.Now(), ExpiresAt: time.Now()}},
+		}
 		var out Joined
 		actor.Remote = "10.0.0.1"
 		if out, err = x.l.Members.Join(bg, actor, j); err == nil {
@@ -214,7 +239,8 @@ func (x *mixer) step(r *rand.Rand) {
 		var out Joined
 		if out, err = x.l.Members.Join(bg, actor, j); err == nil {
 			x.mu.Lock()
-			if !out.Rejoined || x.recipients[out.Member.NodeID] != j.Member.Recipient || out.Member.RaftAddress != j.Member.RaftAddress {
+			if !out.Rejoined || x.recipients[out.Member.NodeID] != j.Member.Recipient ||
+				out.Member.RaftAddress != j.Member.RaftAddress {
 				x.t.Errorf("joined again as %+v", out.Member)
 			}
 			x.mu.Unlock()
@@ -229,7 +255,8 @@ func (x *mixer) step(r *rand.Rand) {
 			actor.IdempotencyKey, actor.RequestHash = fmt.Sprint("key ", r.IntN(3)), fmt.Sprint(r.IntN(2))
 			done = any_
 		}
-		tok := APIToken{ID: NewID(), Name: "t", SecretHash: hash, Scopes: []string{ScopeEnroll, ScopeManagement}[:1+r.IntN(2)]}
+		tok := APIToken{ID: NewID(), Name: "t", SecretHash: hash,
+			Scopes: []string{ScopeEnroll, ScopeManagement}[:1+r.IntN(2)]}
 		if tok, err = x.l.APITokens.Create(bg, actor, tok); err == nil {
 			put(x, &x.keys, tok.ID)
 			put(x, &x.hashes, tok.SecretHash)
@@ -245,7 +272,8 @@ func (x *mixer) step(r *rand.Rand) {
 		what, done = "SetRoles", any_
 		var list []RoleChange
 		for range 1 + r.IntN(3) {
-			list = append(list, RoleChange{uint64(1 + r.IntN(12)), []Role{RoleNone, RoleSpare, RoleStandBy, RoleVoter}[r.IntN(4)], "as drawn"})
+			list = append(list, RoleChange{uint64(1 + r.IntN(12)),
+				[]Role{RoleNone, RoleSpare, RoleStandBy, RoleVoter}[r.IntN(4)], "as drawn"})
 		}
 		if r.IntN(5) == 0 { // the second is refused by a CHECK, and takes the first with it
 			list = append(list, RoleChange{1 + uint64(r.IntN(3)), "nonsense", ""})
@@ -254,8 +282,14 @@ func (x *mixer) step(r *rand.Rand) {
 		err = x.l.Members.SetRoles(bg, actor, list)
 	case 11:
 		what, done = "Announce", any_
-		err = x.l.Members.Announce(bg, actor, Announcement{NodeID: uint64(1 + r.IntN(12)), RaftAddress: "h:1", APIAddress: "h:2", BinaryVersion: fmt.Sprint("v", r.IntN(3)), MaxSchema: 1,
-			Evidence: HostEvidence{Own: r.IntN(2) == 0, Dialled: []string{"h"}}})
+		err = x.l.Members.Announce(bg, actor, Announcement{
+			NodeID:        uint64(1 + r.IntN(12)),
+			RaftAddress:   "h:1",
+			APIAddress:    "h:2",
+			BinaryVersion: fmt.Sprint("v", r.IntN(3)),
+			MaxSchema:     1,
+			Evidence:      HostEvidence{Own: r.IntN(2) == 0, Dialled: []string{"h"}},
+		})
 	case 12:
 		what, done = "Write that panics or refuses", none
 		how := r.IntN(4)

@@ -25,7 +25,8 @@ func TestNewestSchema(t *testing.T) {
 	}
 }
 
-// TestOldSchema: what needs a table that is still to come is told so; with the newest schema the same is an error of ours.
+// TestOldSchema: what needs a table that is still to come is told so; with the newest schema the same is an error of
+// ours.
 func TestOldSchema(t *testing.T) {
 	t.Parallel()
 	for _, ahead := range []int64{0, 1} {

@@ -35,8 +35,11 @@ type schemaColumn struct{ table, name, kind string }
 // dataColumns lists the columns of texts and bytes of all tables.
 func dataColumns(t testing.TB, b *bench) []schemaColumn {
 	t.Helper()
-	list, err := collect(b.view(), func(r *sql.Rows) (c schemaColumn, err error) { return c, r.Scan(&c.table, &c.name, &c.kind) },
-		`SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
+	list, err := collect(b.view(), func(r *sql.Rows) (c schemaColumn, err error) {
+		return c, r.Scan(&c.table, &c.name, &c.kind)
+	},
+		`SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p 
+		WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%'
 		AND m.name <> 'goose_db_version' AND p.type IN ('TEXT', 'BLOB') ORDER BY m.name, p.cid`)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +87,8 @@ var ownColumns = map[string][]string{
 	"unhealthy_members":  {"*"},
 }
 
-// TestSizes: every column of texts or bytes has a maximum, or is muster's own; the schema and the writer hold the maximum.
+// TestSizes: every column of texts or bytes has a maximum, or is muster's own; the schema and the writer hold the
+// maximum.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, migratedDB(t))
@@ -110,7 +114,8 @@ func TestSizes(t *testing.T) {
 		if _, err := b.view().get("SELECT sql FROM sqlite_master WHERE name = ?", []any{s.Table}, &schema); err != nil {
 			t.Fatal(err)
 		}
-		want := fmt.Sprintf("CONSTRAINT size_%s_%s CHECK (length(CAST(%s AS BLOB)) <= %d)", s.Table, s.Column, s.Column, s.Max)
+		want := fmt.Sprintf("CONSTRAINT size_%s_%s CHECK (length(CAST(%s AS BLOB)) <= %d)", s.Table, s.Column, s.Column,
+			s.Max)
 		if !strings.Contains(schema, want) {
 			t.Errorf("the schema of %s lacks %s", s.Table, want)
 		}
@@ -151,7 +156,8 @@ func TestTooLong(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, migratedDB(t))
 	tooLong := strings.Repeat("x", 65)
-	insert := "INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES (?, 1, ?, '', '', 1, 1)"
+	insert := "INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES " +
+		"(?, 1, ?, '', '', 1, 1)"
 	_, err := b.write(func(tx *Tx) error { return tx.exec(insert, "a", tooLong) })
 	var refusal *Refusal
 	if !errors.As(err, &refusal) || refusal.Code != Invalid || refusal.Message != "kind must be at most 64 bytes long" {
@@ -189,7 +195,8 @@ func TestStepOfSizes(t *testing.T) {
 	}
 	old = newBench(t, db)
 	for table, rows := range contents(t, old.view()) {
-		if table == "sqlite_master" || table == "goose_db_version" || table == "join_tokens" || table == "members" || table == "sqlite_sequence" {
+		if table == "sqlite_master" || table == "goose_db_version" || table == "join_tokens" || table == "members" ||
+			table == "sqlite_sequence" {
 			continue
 		}
 		if !slices.Equal(rows, before[table]) {
@@ -207,10 +214,16 @@ func TestStepOfSizes(t *testing.T) {
 	for query, args := range map[string][]any{
 		"UPDATE members SET name = ?, raft_address = ?, resources = ?, labels = ?": {long, long, object, object},
 		"UPDATE api_tokens SET created_by = ?":                                     {long},
-		"INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, created_at, created_rev, modified_rev) VALUES ('k', 'api_key', ?, '', '[]', ?, ?, '', ?, '', 1, 1)": {long, object, object, long},
-		"INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES ('', 'k', ?, 1, '')":                                                                                                          {[]byte(long)},
-		"INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev) VALUES ('p', 'm', ?, 1, '', '', '', 1)":                                                           {long},
-		"INSERT INTO peerings (id, name, state, dialer, server_name, server_addresses, ca_pems, meta, status_reason, status_since, created_rev, modified_rev) VALUES ('p', 'p', 'ACTIVE', 1, ?, ?, ?, ?, ?, '', 1, 1)":    {long, `["` + long + `"]`, `["` + long + `"]`, object, long},
+		"INSERT INTO api_keys (id, kind, name, secret_hash, scopes, role_descriptors, metadata, owner_id, owner_name, " +
+			"created_at, created_rev, modified_rev) VALUES ('k', 'api_key', ?, '', '[]', ?, ?, '', ?, '', 1, 1)": {long, object,
+			object, long},
+		"INSERT INTO idempotency (accessor, key, sealed, dek_generation, created_at) VALUES ('', 'k', ?, 1, '')": {
+			[]byte(long)},
+		"INSERT INTO peer_members (peering_id, id, name, raft_node_id, raft_address, api_address, health, modified_rev) " +
+			"VALUES ('p', 'm', ?, 1, '', '', '', 1)": {long},
+		"INSERT INTO peerings (id, name, state, dialer, server_name, server_addresses, ca_pems, meta, status_reason, " +
+			"status_since, created_rev, modified_rev) VALUES ('p', 'p', 'ACTIVE', 1, ?, ?, ?, ?, ?, '', 1, 1)": {long, `["` +
+			long + `"]`, `["` + long + `"]`, object, long},
 		"UPDATE audit SET detail = ?, object = ?": {long, long},
 	} {
 		old.exec(query, args...)
@@ -252,7 +265,8 @@ func TestStepThroughDqlite(t *testing.T) { // alone: what is the newest schema i
 				return err
 			}
 		}
-		return tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) VALUES ('l', 1, 'kind', '', '', 1, 1)")
+		return tx.exec("INSERT INTO leases (id, raft_node_id, kind, created_at, expires_at, created_rev, modified_rev) " +
+			"VALUES ('l', 1, 'kind', '', '', 1, 1)")
 	})
 	if err != nil {
 		t.Fatal(err)

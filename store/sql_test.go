@@ -38,8 +38,10 @@ func TestSQL(t *testing.T) {
 			t.Errorf("%s: the change feed would name the table %q: %s", f.at, engine.TableOf(f.query), f.query)
 		}
 		if engine.PlainInsert(f.query) {
-			if key := integerKey(t, b, engine.TableOf(f.query)); key != "" && !regexp.MustCompile(`(?s)\(.*\b`+key+`\b.*\)\s+VALUES`).MatchString(f.query) {
-				t.Errorf("%s: SQLite chooses %s.%s, and chooses again when rows are rearranged: %s", f.at, engine.TableOf(f.query), key, f.query)
+			if key := integerKey(t, b, engine.TableOf(f.query)); key != "" &&
+				!regexp.MustCompile(`(?s)\(.*\b`+key+`\b.*\)\s+VALUES`).MatchString(f.query) {
+				t.Errorf("%s: SQLite chooses %s.%s, and chooses again when rows are rearranged: %s", f.at, engine.TableOf(f.query),
+					key, f.query)
 			}
 		}
 	}
@@ -72,7 +74,9 @@ func TestSQL(t *testing.T) {
 // integerKey is the column that is the rowid of a table, if there is one.
 func integerKey(t testing.TB, b *bench, table string) (name string) {
 	t.Helper()
-	rows, err := b.s.Conn().QueryContext(bg, "SELECT name FROM pragma_table_info(?) WHERE pk = 1 AND type = 'INTEGER' AND (SELECT max(pk) FROM pragma_table_info(?)) = 1", table, table)
+	rows, err := b.s.Conn().QueryContext(bg,
+		"SELECT name FROM pragma_table_info(?) WHERE pk = 1 AND type = 'INTEGER' AND (SELECT max(pk) FROM "+
+			"pragma_table_info(?)) = 1", table, table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +112,8 @@ func TestSQLRulesRefuse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &sqlWalk{t: t, fset: token.NewFileSet(), consts: map[string]string{}}
-			w.read(map[string]string{"a.go": "package a\nconst head = \"UPDATE a SET b = ?\"\nfunc (t *T) part(where string) { t.get(\"SELECT b FROM a\" + where) }\n" +
+			w.read(map[string]string{"a.go": "package a\nconst head = \"UPDATE a SET b = ?\"\nfunc (t *T) part(where string) " +
+				"{ t.get(\"SELECT b FROM a\" + where) }\n" +
 				"func f() { t.part(\" WHERE c = 2\") }\nfunc g(n int) {\n" + c.body + "\n}\n"})
 			got := strings.Join(w.check(), "\n")
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {

@@ -15,14 +15,16 @@ import (
 	"muster/store/engine"
 )
 
-// A walk over the SQL in the source of this package and the engine. It knows literals, constants of the package, sums of them, and the
-// one kind of variable that a sum may have: a parameter for which every caller passes a constant.
+// A walk over the SQL in the source of this package and the engine. It knows literals, constants of the package, sums
+// of them, and the one kind of variable that a sum may have: a parameter for which every caller passes a constant.
 
 var (
 	sqlText = regexp.MustCompile(`^\s*(SELECT|INSERT|REPLACE|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|PRAGMA)\s+\S`)
 	// What differs from one run of a statement to the next. The working copy and dqlite both run it.
-	unstable = regexp.MustCompile(`(?i)\brandom(blob)?\s*\(|'now'|\bcurrent_(timestamp|date|time)\b|\b(datetime|date|time|julianday|unixepoch)\s*\(\s*\)|` +
-		`\blast_insert_rowid\s*\(|\b(total_)?changes\s*\(|\bsqlite_version\s*\(`)
+	unstable = regexp.MustCompile(
+		`(?i)\brandom(blob)?\s*\(|'now'|\bcurrent_(timestamp|date|time)\b|` +
+			`\b(datetime|date|time|julianday|unixepoch)\s*\(\s*\)|` +
+			`\blast_insert_rowid\s*\(|\b(total_)?changes\s*\(|\bsqlite_version\s*\(`)
 	quoted = regexp.MustCompile(`'(?:[^']|'')*'`)
 )
 

@@ -10,7 +10,13 @@ import (
 )
 
 func mint(ctx context.Context, s *Store) (JoinToken, error) {
-	return s.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{ID: NewID(), Format: FormatMuster, KeyEpoch: 1, MaxUses: 1, ExpiresAt: time.Now().Add(time.Hour)})
+	return s.JoinTokens.Create(ctx, Actor{Name: "test"}, JoinToken{
+		ID:        NewID(),
+		Format:    FormatMuster,
+		KeyEpoch:  1,
+		MaxUses:   1,
+		ExpiresAt: time.Now().Add(time.Hour),
+	})
 }
 
 func TestThreeNodes(t *testing.T) {

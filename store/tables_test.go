@@ -10,8 +10,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Every table of the schema is registered, with every sealed column; and the statements that are made of the schema and the
-// registry are as good as literals: SQLite prepares them, dqlite can be sent them, the change feed names the right table.
+// Every table of the schema is registered, with every sealed column; and the statements that are made of the schema and
+// the registry are as good as literals: SQLite prepares them, dqlite can be sent them, the change feed names the right
+// table.
 func TestRegistry(t *testing.T) {
 	b := newBench(t, migratedDB(t))
 	v := b.view()
@@ -55,7 +56,8 @@ func unregistered(r *registered, tb *engine.Table) (faults []string) {
 			faults = append(faults, tb.Name+" has a generation and no sealed column is registered")
 		}
 	}
-	if r.sealed != nil && (!slices.Contains(tb.Columns, r.sealed.column) || !slices.Contains(tb.Columns, "dek_generation")) {
+	if r.sealed != nil && (!slices.Contains(tb.Columns, r.sealed.column) ||
+		!slices.Contains(tb.Columns, "dek_generation")) {
 		faults = append(faults, tb.Name+" lacks its sealed column or the generation beside it")
 	}
 	return faults
@@ -63,7 +65,8 @@ func unregistered(r *registered, tb *engine.Table) (faults []string) {
 
 // A table or a sealed column that somebody adds and does not register is found.
 func TestUnregistered(t *testing.T) {
-	plain, secret := &registered{name: "t", fate: kept}, &registered{name: "t", fate: kept, sealed: &sealed{column: "sealed"}}
+	plain, secret := &registered{name: "t", fate: kept}, &registered{name: "t", fate: kept,
+		sealed: &sealed{column: "sealed"}}
 	for what, x := range map[string]struct {
 		r       *registered
 		columns []string
@@ -85,7 +88,8 @@ func TestUnregistered(t *testing.T) {
 
 func checkMade(t *testing.T, b *bench, r *registered, tb *engine.Table) {
 	t.Helper()
-	made := map[string]int{tb.SelectAll(): 0, tb.Insert(): len(tb.Columns), tb.Upsert(): len(tb.Columns), tb.Remove(): len(tb.Key)}
+	made := map[string]int{tb.SelectAll(): 0, tb.Insert(): len(tb.Columns), tb.Upsert(): len(tb.Columns),
+		tb.Remove(): len(tb.Key)}
 	if r != nil && r.sealed != nil {
 		made[r.find(tb)], made[r.update(tb)] = 2, 3+len(tb.Key)
 	}
@@ -111,7 +115,8 @@ func checkMade(t *testing.T, b *bench, r *registered, tb *engine.Table) {
 // Rows differ when any value does, in whatever way; which revision last changed them does not count.
 func TestDigest(t *testing.T) {
 	tb := engine.Table{Name: "t", Columns: []string{"id", "a", "b", "modified_rev"}, Key: []int{0}, Changed: 3}
-	value := rapid.OneOf(rapid.Just[any](nil), rapid.Map(rapid.SampledFrom([]string{"", "0", "a", "ab"}), func(s string) any { return s }),
+	value := rapid.OneOf(rapid.Just[any](nil),
+		rapid.Map(rapid.SampledFrom([]string{"", "0", "a", "ab"}), func(s string) any { return s }),
 		rapid.Map(rapid.Int64Range(0, 2), func(n int64) any { return n }))
 	rapid.Check(t, func(t *rapid.T) {
 		x := []any{"k", value.Draw(t, "a"), value.Draw(t, "b"), int64(1)}
@@ -132,19 +137,22 @@ func TestDigest(t *testing.T) {
 }
 
 func TestDiagnose(t *testing.T) {
-	for text, want := range map[string]string{
-		"load closed segment 0000000000000042-0000000000000100: found 58 entries (expected 59)":                         "fewer or more entries",
-		"closed segment 0000000000000300-0000000000000310 is past last snapshot snapshot-2-256-99":                      "are missing",
-		"load open segment open-1: read preamble: no space left on device":                                              "no room on the disk",
-		"raft_start(): io: unexpected closed segment 0000000000000769-0000000000000988: first index should have been 1": "are missing",
-		"raft_start(): io: short read: 0 bytes instead of 1101864":                                                      "is damaged",
-		"load open segment open-3: read header: short":                                                                  "is damaged",
-		"uv_loop_init(): too many open files":                                                                           "too few files",
-		"dqlite does not start: raft_start(): io: load closed segment 1-1: read file: open: permission denied":          "another user",
-		"dqlite does not start: raft_bootstrap(): ":                                                                     "no reason",
-		"dqlite does not start: ":                                    "no reason",
-		"entries batch 3 starting at byte 8: data checksum mismatch": "is damaged",
+	for _, x := range [][2]string{
+		{"load closed segment 0000000000000042-0000000000000100: found 58 entries (expected 59)", "fewer or more entries"},
+		{"closed segment 0000000000000300-0000000000000310 is past last snapshot snapshot-2-256-99", "are missing"},
+		{"load open segment open-1: read preamble: no space left on device", "no room on the disk"},
+		{"raft_start(): io: unexpected closed segment 0000000000000769-0000000000000988: first index should have been 1",
+			"are missing"},
+		{"raft_start(): io: short read: 0 bytes instead of 1101864", "is damaged"},
+		{"load open segment open-3: read header: short", "is damaged"},
+		{"uv_loop_init(): too many open files", "too few files"},
+		{"dqlite does not start: raft_start(): io: load closed segment 1-1: read file: open: permission denied",
+			"another user"},
+		{"dqlite does not start: raft_bootstrap(): ", "no reason"},
+		{"dqlite does not start: ", "no reason"},
+		{"entries batch 3 starting at byte 8: data checksum mismatch", "is damaged"},
 	} {
+		text, want := x[0], x[1]
 		got, known := Diagnose(errText(text))
 		if !known || !strings.Contains(got.What, want) || got.Next == "" {
 			t.Errorf("%s: %+v, want %q", text, got, want)

@@ -23,7 +23,8 @@ func hold(t *testing.T, s *Store) (release func()) {
 	<-entered
 	return func() {
 		close(free)
-		if err := <-done; err != nil && !errors.Is(err, ErrNotLeader) { // it changes nothing, so a leader that is cut off cannot vouch for it
+		// it changes nothing, so a leader that is cut off cannot vouch for it
+		if err := <-done; err != nil && !errors.Is(err, ErrNotLeader) {
 			t.Error(err)
 		}
 	}
@@ -59,8 +60,12 @@ func TestRequestsFailAlone(t *testing.T) {
 		kept bool
 	}{
 		{"fine", change, func(err error) bool { return err == nil }, true},
-		{"panic", func(tx *Tx, name string) error { _ = change(tx, name); panic(name) }, func(err error) bool { return err != nil && !noLeader(err) }, false},
-		{"panic before anything", func(tx *Tx, name string) error { panic(errors.New(name)) }, func(err error) bool { return err != nil && !noLeader(err) }, false},
+		{"panic", func(tx *Tx, name string) error { _ = change(tx, name); panic(name) }, func(err error) bool {
+			return err != nil && !noLeader(err)
+		}, false},
+		{"panic before anything", func(tx *Tx, name string) error { panic(errors.New(name)) }, func(err error) bool {
+			return err != nil && !noLeader(err)
+		}, false},
 		{"panic within a query", func(tx *Tx, name string) error {
 			_ = change(tx, name)
 			_, err := collect(&tx.View, scanAPIToken, selectAPITokens)
@@ -68,14 +73,16 @@ func TestRequestsFailAlone(t *testing.T) {
 			nobody.Name = "nil dereference"
 			return err
 		}, func(err error) bool { return err != nil && !noLeader(err) }, false},
-		{"refusal", func(tx *Tx, name string) error { _ = change(tx, name); return refuse(Conflict, "no") }, func(err error) bool { return errors.As(err, &refusal) }, false},
+		{"refusal", func(tx *Tx, name string) error { _ = change(tx, name); return refuse(Conflict, "no") },
+			func(err error) bool { return errors.As(err, &refusal) }, false},
 		{"constraint", func(tx *Tx, name string) error {
 			if err := change(tx, name); err != nil {
 				return err
 			}
 			return tx.exec(insertSetting, name, "again", tx.Rev)
 		}, engine.IsUnique, false},
-		{"no audit row", func(tx *Tx, name string) error { return tx.exec(insertSetting, name, "x", tx.Rev) }, func(err error) bool { return err != nil && !noLeader(err) }, false},
+		{"no audit row", func(tx *Tx, name string) error { return tx.exec(insertSetting, name, "x", tx.Rev) },
+			func(err error) bool { return err != nil && !noLeader(err) }, false},
 		{"argument of a wrong type", func(tx *Tx, name string) error {
 			_ = change(tx, name)
 			return tx.exec(insertSetting, name, 1.5, tx.Rev)
@@ -152,13 +159,20 @@ func TestForeignKeyFailsAlone(t *testing.T) {
 	}
 }
 
-// (f) The same key and request give the same answer, also together, also on the next leader; another request is refused.
+// (f) The same key and request give the same answer, also together, also on the next leader; another request is
+// refused.
 func TestIdempotencyKey(t *testing.T) {
 	c := newTestCluster(t, 3)
 	actor := Actor{Name: "test", Accessor: "admin", IdempotencyKey: "k/1", RequestHash: "h1"}
 	create := func(s *Store, actor Actor) (string, error) {
 		actor.RequestID = uuid.NewString()
-		tok, err := s.APITokens.Create(bg, actor, APIToken{ID: NewID(), Name: "ci", Secret: "s-" + NewID(), SecretHash: NewID(), Scopes: []string{ScopeEnroll}})
+		tok, err := s.APITokens.Create(bg, actor, APIToken{
+			ID:         NewID(),
+			Name:       "ci",
+			Secret:     "s-" + NewID(),
+			SecretHash: NewID(),
+			Scopes:     []string{ScopeEnroll},
+		})
 		if err != nil {
 			return "", err
 		}
@@ -247,7 +261,8 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := func() error {
-		_, err := l.Members.Join(bg, Actor{Name: "test"}, Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}})
+		_, err := l.Members.Join(bg, Actor{Name: "test"},
+			Joiner{TokenID: tok.ID, Member: Member{Mode: ModeFull, Recipient: uuid.NewString(), RaftAddress: "10.0.0.9:7000"}})
 		return err
 	}
 	release := hold(t, l)
@@ -265,7 +280,8 @@ func TestRefusalWaitsForCommit(t *testing.T) {
 	c.Net.Isolate(l.NodeID(), false)
 	var refusal *Refusal
 	c.agree()
-	if uses := integers(t, c.leader(), "SELECT uses FROM join_tokens WHERE id = ?", tok.ID)[0]; uses == 0 && errors.As(errSecond, &refusal) {
+	if uses := integers(t, c.leader(), "SELECT uses FROM join_tokens WHERE id = ?", tok.ID)[0]; uses == 0 &&
+		errors.As(errSecond, &refusal) {
 		t.Errorf("the second was told %q, the first %v, and the token is not used", errSecond, errFirst)
 	}
 	if errFirst == nil {
@@ -284,7 +300,8 @@ func TestDeletionsAreRemembered(t *testing.T) {
 	if _, _, err := l.Leases.Put(bg, Actor{Name: "test"}, Lease{ID: "x", NodeID: 1, Kind: "k"}, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.APITokens.Create(bg, Actor{Name: "test"}, APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
+	if _, err := l.APITokens.Create(bg, Actor{Name: "test"},
+		APIToken{ID: "t", Name: "t", SecretHash: "h", Scopes: []string{}}); err != nil {
 		t.Fatal(err)
 	}
 	for what, f := range map[string]func(Actor) error{

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The benchmark gives dqlite alone the statements that a mint is: bench/mint.sql. The last of them is the batch's own, which
-// is the writer's.
+// The benchmark gives dqlite alone the statements that a mint is: bench/mint.sql. The last of them is the batch's own,
+// which is the writer's.
 func TestYardstickMints(t *testing.T) {
 	text, err := os.ReadFile("../bench/mint.sql")
 	if err != nil {
@@ -19,7 +19,13 @@ func TestYardstickMints(t *testing.T) {
 		got = append(got, strings.Join(strings.Fields(query), " "))
 		return nil
 	}), Actor{Name: "test"})
-	token := JoinToken{ID: NewID(), Format: FormatMuster, MaxUses: 1, CreatedAt: b.now, ExpiresAt: b.now}
+	token := JoinToken{
+		ID:        NewID(),
+		Format:    FormatMuster,
+		MaxUses:   1,
+		CreatedAt: b.now,
+		ExpiresAt: b.now,
+	}
 	if err := tx.insertJoinToken(&token, "{}"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,8 @@ func TestStop(t *testing.T) {
 	own := errors.New("the disk is full")
 	for _, want := range []error{nil, own} {
 		var report bytes.Buffer
-		if err := process.Stop(func() error { return want }, time.Minute, &report); !errors.Is(err, want) || report.Len() > 0 {
+		if err := process.Stop(func() error { return want }, time.Minute, &report); !errors.Is(err, want) ||
+			report.Len() > 0 {
 			t.Errorf("%v with a report of %d bytes, want %v", err, report.Len(), want)
 		}
 	}

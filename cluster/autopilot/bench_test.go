@@ -6,11 +6,19 @@ import (
 )
 
 func big(n int) Input {
-	in := Input{LeaderID: 1, LeaderRevision: 1 << 20, LeaderSince: t0.Add(-time.Hour), Previous: make(map[uint64]Health, n)}
+	in := Input{LeaderID: 1, LeaderRevision: 1 << 20, LeaderSince: t0.Add(-time.Hour),
+		Previous: make(map[uint64]Health, n)}
 	for i := 1; i <= n; i++ {
 		o := Observation{
-			NodeID: uint64(i), Name: "node-" + itoa(i), Mode: ModeFull, DrainState: DrainActive, Member: true,
-			Revision: 1 << 20, Version: "1.0.0", RTT: Duration(time.Millisecond), LastContact: t0.Add(-time.Second),
+			NodeID:      uint64(i),
+			Name:        "node-" + itoa(i),
+			Mode:        ModeFull,
+			DrainState:  DrainActive,
+			Member:      true,
+			Revision:    1 << 20,
+			Version:     "1.0.0",
+			RTT:         Duration(time.Millisecond),
+			LastContact: t0.Add(-time.Second),
 		}
 		switch {
 		case i <= 5:

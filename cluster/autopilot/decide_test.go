@@ -23,7 +23,8 @@ func TestTargetVoters(t *testing.T) {
 
 func TestFailureTolerance(t *testing.T) {
 	for _, c := range []struct{ voters, healthy, want int }{
-		{0, 0, 0}, {1, 1, 0}, {2, 2, 0}, {3, 3, 1}, {3, 2, 0}, {3, 1, 0}, {4, 4, 1}, {5, 5, 2}, {5, 4, 1}, {5, 2, 0}, {7, 7, 3},
+		{0, 0, 0}, {1, 1, 0}, {2, 2, 0}, {3, 3, 1}, {3, 2, 0}, {3, 1, 0}, {4, 4, 1}, {5, 5, 2}, {5, 4, 1}, {5, 2, 0},
+		{7, 7, 3},
 	} {
 		if got := FailureTolerance(c.voters, c.healthy); got != c.want {
 			t.Errorf("FailureTolerance(%d, %d) = %d, want %d", c.voters, c.healthy, got, c.want)
@@ -49,7 +50,8 @@ func TestNewLeaderWaitsForItsFirstAnswers(t *testing.T) {
 	in := cluster("1 V", "2 V", "3 V never", "4 S")
 	in.Previous, in.LeaderSince = nil, t0.Add(-1900*time.Millisecond)
 	s, p := Decide(in, testConfig(), t0)
-	if len(p) != 0 || s.Servers[2].NodeStatus != StatusUnknown || s.Servers[2].Healthy || !s.Servers[2].StableSince.IsZero() {
+	if len(p) != 0 || s.Servers[2].NodeStatus != StatusUnknown || s.Servers[2].Healthy ||
+		!s.Servers[2].StableSince.IsZero() {
 		t.Errorf("plan %v, server %+v", p, s.Servers[2])
 	}
 	in.LeaderSince = t0.Add(-2100 * time.Millisecond)
@@ -77,7 +79,8 @@ func TestLagCountsInRaftOnly(t *testing.T) {
 }
 
 func TestNoLeader(t *testing.T) {
-	for name, in := range map[string]Input{"none": cluster("1 V", "2 S pinned"), "unknown": cluster("1 V", "2 S pinned"), "no vote": cluster("1 S", "2 V", "3 S pinned")} {
+	for name, in := range map[string]Input{"none": cluster("1 V", "2 S pinned"), "unknown": cluster("1 V", "2 S pinned"),
+		"no vote": cluster("1 S", "2 V", "3 S pinned")} {
 		in.LeaderID = map[string]uint64{"none": 0, "unknown": 9, "no vote": 1}[name]
 		if s, p := Decide(in, testConfig(), t0); len(p) != 0 || (name != "no vote" && s.Healthy) {
 			t.Errorf("%s: healthy %v, plan %v", name, s.Healthy, p)
@@ -88,7 +91,8 @@ func TestNoLeader(t *testing.T) {
 		S State
 		P Plan
 	}{s, p})
-	if want := `{"S":{"healthy":false,"failureTolerance":0,"leaderNodeId":0,"voters":[],"servers":[]},"P":[]}`; string(b) != want {
+	if want := `{"S":{"healthy":false,"failureTolerance":0,"leaderNodeId":0,"voters":[],"servers":[]},"P":[]}`; string(
+		b) != want {
 		t.Errorf("empty input: %s", b)
 	}
 	in := cluster("1 V", "2 V", "3 V")
@@ -131,7 +135,8 @@ func TestStableSinceMoves(t *testing.T) {
 	} {
 		v := at(c.sec, c.answers)
 		since := v.StableSince.Sub(t0).Seconds()
-		if v.Healthy != c.healthy || since != c.since || v.Recovering != c.recovering || (v.NodeStatus == StatusAlive) != c.healthy {
+		if v.Healthy != c.healthy || since != c.since || v.Recovering != c.recovering ||
+			(v.NodeStatus == StatusAlive) != c.healthy {
 			t.Errorf("at %v s: healthy %v since %v recovering %v status %s", c.sec, v.Healthy, since, v.Recovering, v.NodeStatus)
 		}
 	}
@@ -147,7 +152,8 @@ func TestState(t *testing.T) {
 		electable []uint64
 	}{
 		{"three", cluster("3 V", "1 V", "2 V"), true, 1, []uint64{1, 2, 3}, []uint64{1, 2, 3}},
-		{"silent stand-by costs nothing", cluster("1 V", "2 V", "3 V", "4 S silent", "5 - silent"), true, 1, []uint64{1, 2, 3}, []uint64{1, 2, 3}},
+		{"silent stand-by costs nothing", cluster("1 V", "2 V", "3 V", "4 S silent", "5 - silent"), true, 1,
+			[]uint64{1, 2, 3}, []uint64{1, 2, 3}},
 		{"silent voter", cluster("1 V", "2 V", "3 V silent"), false, 0, []uint64{1, 2, 3}, []uint64{1, 2, 3}},
 		{"lagging voter", cluster("1 V", "2 V", "3 V lag"), false, 0, []uint64{1, 2, 3}, []uint64{1, 2, 3}},
 		{"drained is not electable", cluster("1 V", "2 V drained", "3 V draining"), true, 1, []uint64{1, 2, 3}, []uint64{1}},
@@ -190,31 +196,39 @@ func TestReasons(t *testing.T) {
 		{cluster("1 V", "2 V", "3 V drained", "4 S"), 4, "takes the place of node 3 (drained)"},
 		{cluster("1 V drained", "2 V", "3 V"), 2, "takes leadership from node 1 (drained)"},
 		{cluster("1 V", "2 S fresh", "3 S fresh"), 2, "stable for 4 s of 10 s, then voter"},
-		{cluster("1 V", "2 S", "3 S fresh"), 2, "stand-by: votes together with another one, so that the voters stay an odd number"},
+		{cluster("1 V", "2 S", "3 S fresh"), 2,
+			"stand-by: votes together with another one, so that the voters stay an odd number"},
 		{cluster("1 V", "2 S", "3 S"), 3, "stable for 30 min: becomes voter 3 of 3"},
 		{cluster("1 V", "2 V", "3 V", "4 S"), 4, "stand-by: 1 of 1, next voter when one dies"},
 		{cluster("1 V", "2 V", "3 V", "4 S lag"), 4, "stand-by: 1500 revisions behind, 1000 allowed"},
 		{cluster("1 V", "2 V", "3 V", "4 S back"), 4, "stand-by: was silent, back for 4 s of 10 s"},
 		{cluster("1 V", "2 V silent", "3 V silent", "4 S"), 4, "stand-by: no change while only 1 of 3 voters answer"},
 		{cluster("1 V", "2 V", "3 V", "4 V", "5 V", "6 S", "7 S", "8 -"), 7, "stand-by: 2 of 2"},
-		{cluster("1 V", "2 V", "3 V", "4 V", "5 V", "6 S", "7 S", "8 -"), 8, "outside Raft: 5 voters and 2 stand-bys are enough"},
+		{cluster("1 V", "2 V", "3 V", "4 V", "5 V", "6 S", "7 S", "8 -"), 8,
+			"outside Raft: 5 voters and 2 stand-bys are enough"},
 		{cluster("1 V", "2 - never"), 2, "has not answered a probe yet: enters Raft only after that"},
 		{cluster("1 V", "2 - silent"), 2, "silent for 60 s"},
 		{cluster("1 V", "2 - rare"), 2, "outside Raft: enters after its next probe"},
 		{cluster("1 V", "2 - back"), 2, "was silent, back for 4 s of 10 s, then considered for Raft again"},
 		{cluster("1 V", "2 V", "3 V", "4 - replicate", "5 - replicate", "6 - replicate"), 6, "replicate-only: never votes"},
 		{cluster("1 V", "2 V", "3 V", "4 S replicate"), 4, "replicate-only: never votes, replicates in a stand-by seat"},
-		{cluster("1 V", "2 V silent", "3 V replicate"), 3, "replicate-only: loses its vote when the healthy voters are a majority without it"},
-		{cluster("1 V", "2 V silent", "3 V orphan"), 3, "no member row: leaves Raft when the healthy voters are a majority without it"},
+		{cluster("1 V", "2 V silent", "3 V replicate"), 3,
+			"replicate-only: loses its vote when the healthy voters are a majority without it"},
+		{cluster("1 V", "2 V silent", "3 V orphan"), 3,
+			"no member row: leaves Raft when the healthy voters are a majority without it"},
 		{cluster("1 V", "2 V", "3 V", "4 V silent"), 4, "silent for 60 s: one vote fewer survives as many failures"},
-		{cluster("1 V", "2 V", "3 V", "4 V never"), 4, "has not answered this leader: one vote fewer survives as many failures"},
+		{cluster("1 V", "2 V", "3 V", "4 V never"), 4,
+			"has not answered this leader: one vote fewer survives as many failures"},
 		{cluster("1 V orphan", "2 V", "3 V"), 2, "takes leadership from node 1 (no member row)"},
 		{cluster("1 V", "2 - draining"), 2, "draining: gets no vote before it is resumed"},
-		{cluster("1 V", "2 V", "3 V frozen"), 3, "cannot store, its disk does not answer: keeps its vote until an eligible stand-by takes it"},
+		{cluster("1 V", "2 V", "3 V frozen"), 3,
+			"cannot store, its disk does not answer: keeps its vote until an eligible stand-by takes it"},
 		{cluster("1 V", "2 V", "3 V frozen", "4 S"), 4, "takes the place of node 3 (cannot store, its disk does not answer)"},
 		{cluster("1 V", "2 - frozen"), 2, "cannot store, its disk does not answer: gets no vote before it stores again"},
 		{cluster("1 V frozen", "2 V", "3 V"), 2, "takes leadership from node 1 (cannot store, its disk does not answer)"},
-		{cluster("1 V", "2 V", "3 V stalled"), 3, "cannot store, its replica has not moved for more than 20 s although there is more to replicate: keeps its vote until an eligible stand-by takes it"},
+		{cluster("1 V", "2 V", "3 V stalled"), 3,
+			"cannot store, its replica has not moved for more than 20 s although there is more to replicate: keeps its vote " +
+				"until an eligible stand-by takes it"},
 		{cluster("1 V", "2 V", "3 V full-disk"), 3, "low on disk space: keeps its vote until an eligible stand-by takes it"},
 		{cluster("1 V", "2 V", "3 V full-disk", "4 S"), 4, "takes the place of node 3 (low on disk space)"},
 		{cluster("1 V", "2 - full-disk"), 2, "low on disk space: gets no vote before there is room again"},
@@ -252,8 +266,10 @@ func TestCanRemove(t *testing.T) {
 		{cluster("1 V frozen", "2 V", "3 V"), 3, "without node 3 only 1 of 2 voters would be live, and a majority needs 2"},
 		{cluster("1 V", "2 V", "3 V frozen"), 3, ""},
 		{cluster("1 V", "2 V silent"), 2, ""},
-		{cluster("1 V", "2 V silent", "3 V silent"), 3, "without node 3 only 1 of 2 voters would be live, and a majority needs 2"},
-		{cluster("1 V", "2 V", "3 V", "4 V silent", "5 V silent"), 3, "without node 3 only 2 of 4 voters would be live, and a majority needs 3"},
+		{cluster("1 V", "2 V silent", "3 V silent"), 3,
+			"without node 3 only 1 of 2 voters would be live, and a majority needs 2"},
+		{cluster("1 V", "2 V", "3 V", "4 V silent", "5 V silent"), 3,
+			"without node 3 only 2 of 4 voters would be live, and a majority needs 3"},
 		{cluster("1 V", "2 S"), 1, "node 1 is the only voter; a cluster cannot be without one"},
 		{cluster("1 V", "2 S"), 2, ""},
 		{cluster("1 V", "2 S"), 9, ""},
@@ -286,8 +302,10 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.LastContactThreshold = 0 }, "lastContactThreshold must be between 100ms and 10m0s, not 0s"},
 		{func(c *Config) { c.MaxLagRevisions = 0 }, "maxLagRevisions must be at least 1"},
 		{func(c *Config) { c.MaxLagTime = Duration(time.Second) }, "maxLagTime must be between 5s and 1h0m0s, not 1s"},
-		{func(c *Config) { c.DeadAfter = Duration(time.Second) }, "deadAfter must be at least 1m0s and longer than lastContactThreshold, not 1s"},
-		{func(c *Config) { c.LastContactThreshold, c.DeadAfter = maxContact, maxContact }, "deadAfter must be at least 1m0s and longer than lastContactThreshold, not 10m0s"},
+		{func(c *Config) { c.DeadAfter = Duration(time.Second) },
+			"deadAfter must be at least 1m0s and longer than lastContactThreshold, not 1s"},
+		{func(c *Config) { c.LastContactThreshold, c.DeadAfter = maxContact, maxContact },
+			"deadAfter must be at least 1m0s and longer than lastContactThreshold, not 10m0s"},
 		{func(c *Config) { c.MinQuorum = 6 }, "minQuorum must be between 1 and maxVoters (5), not 6"},
 		{func(c *Config) { c.MinQuorum = 0 }, "minQuorum must be between 1 and maxVoters (5), not 0"},
 	} {
@@ -300,7 +318,9 @@ func TestValidate(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false,"upgradeMigration":false}`
+	want := `{"maxVoters":5,"standBys":2,"stabilization":"10s","lastContactThreshold":"2s","maxLagRevisions":1000,` +
+		`"maxLagTime":"20s","cleanupDeadMembers":false,"deadAfter":"24h0m0s","minQuorum":2,"redundancyZones":false,` +
+		`"upgradeMigration":false}`
 	b, err := json.Marshal(testConfig())
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)
@@ -335,7 +355,8 @@ func TestJSON(t *testing.T) {
 	if d := cmp.Diff(s, back); d != "" {
 		t.Error(d)
 	}
-	head := `"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"alive","healthy":true,"isLeader":true,"hasVotingRights":true,"stableSince":"2026-04-20T07:30:00Z",`
+	head := `"servers":[{"nodeId":1,"raftAddress":"","nodeStatus":"alive","healthy":true,"isLeader":true,` +
+		`"hasVotingRights":true,"stableSince":"2026-04-20T07:30:00Z",`
 	if !strings.Contains(string(b), head) {
 		t.Errorf("documented fields not first: %s", b)
 	}

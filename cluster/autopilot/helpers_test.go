@@ -12,16 +12,21 @@ var t0 = time.Date(2026, 4, 20, 8, 0, 0, 0, time.UTC)
 // testConfig is independent of the defaults, so that those can be tuned.
 func testConfig() Config {
 	return Config{
-		MaxVoters: 5, StandBys: 2, Stabilization: Duration(10 * time.Second),
-		LastContactThreshold: Duration(2 * time.Second), MaxLagRevisions: 1000, MaxLagTime: Duration(20 * time.Second),
-		DeadAfter: Duration(24 * time.Hour), MinQuorum: 2,
+		MaxVoters:            5,
+		StandBys:             2,
+		Stabilization:        Duration(10 * time.Second),
+		LastContactThreshold: Duration(2 * time.Second),
+		MaxLagRevisions:      1000,
+		MaxLagTime:           Duration(20 * time.Second),
+		DeadAfter:            Duration(24 * time.Hour),
+		MinQuorum:            2,
 	}
 }
 
 // cluster builds an Input from one line per node, "id role [word…]":
 // role V, S, P (spare) or -, words: silent, never, lag, draining, drained,
-// full-disk, frozen (cannot store), stalled, replicate, orphan, pinned, fresh (healthy for 4 s only), back (recovering),
-// rare (probed every 50 s, last 30 s ago), @ZONE, vVERSION. Node 1 leads since an hour ago.
+// full-disk, frozen (cannot store), stalled, replicate, orphan, pinned, fresh (healthy for 4 s only), back
+// (recovering), rare (probed every 50 s, last 30 s ago), @ZONE, vVERSION. Node 1 leads since an hour ago.
 func cluster(lines ...string) Input {
 	in := Input{LeaderID: 1, LeaderRevision: 5000, LeaderSince: t0.Add(-time.Hour), Previous: map[uint64]Health{}}
 	for _, l := range lines {
@@ -30,7 +35,14 @@ func cluster(lines ...string) Input {
 		if err := json.Unmarshal([]byte(w[0]), &id); err != nil {
 			panic(err)
 		}
-		o := Observation{NodeID: id, Mode: ModeFull, DrainState: DrainActive, Member: true, Revision: 5000, LastContact: t0.Add(-500 * time.Millisecond)}
+		o := Observation{
+			NodeID:      id,
+			Mode:        ModeFull,
+			DrainState:  DrainActive,
+			Member:      true,
+			Revision:    5000,
+			LastContact: t0.Add(-500 * time.Millisecond),
+		}
 		o.Role = map[string]string{"V": RoleVoter, "S": RoleStandBy, "P": RoleSpare, "-": RoleOutside}[w[1]]
 		h := Health{Healthy: true, StableSince: t0.Add(-30 * time.Minute)}
 		for _, x := range w[2:] {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestUpgradeMigration: new machines get no votes while they are too few, then all votes go to them, one after the other, the
-// leader's last; the quorum never depends on who has just come.
+// TestUpgradeMigration: new machines get no votes while they are too few, then all votes go to them, one after the
+// other, the leader's last; the quorum never depends on who has just come.
 func TestUpgradeMigration(t *testing.T) {
 	for name, c := range map[string]struct {
 		lines  []string
@@ -16,16 +16,23 @@ func TestUpgradeMigration(t *testing.T) {
 		"too few": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0", "4 S v1.1", "5 S v1.1"}, "", "1 2 3"},
 		"enough": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0", "4 S v1.1", "5 S v1.1", "6 - v1.1"},
 			"promote 4, demote 3, promote 5, demote 2, transfer 4, add 6, promote 6, demote 1, remove 3", "4 5 6"},
-		"the numbers count, not the text": {[]string{"1 V v1.9", "2 V v1.9", "3 V v1.9", "4 S v1.10", "5 S v1.10"}, "", "1 2 3"},
-		"one of the new is lost":          {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0", "4 S v1.1", "5 S v1.1", "6 - v1.1 silent"}, "", "1 2 3"},
-		"a voter is lost, and an old stand-by is there": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0 silent", "4 S v1.1", "5 S v1.1", "6 S v1.0"},
+		"the numbers count, not the text": {[]string{"1 V v1.9", "2 V v1.9", "3 V v1.9", "4 S v1.10", "5 S v1.10"}, "",
+			"1 2 3"},
+		"one of the new is lost": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0", "4 S v1.1", "5 S v1.1", "6 - v1.1 silent"},
+			"", "1 2 3"},
+		"a voter is lost, and an old stand-by is there": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0 silent", "4 S v1.1",
+			"5 S v1.1", "6 S v1.0"},
 			"promote 6, demote 3, remove 3", "1 2 6"},
-		"a voter is lost, and none but new": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0 silent", "4 S v1.1"}, "promote 4, demote 3", "1 2 4"},
-		"a pinned one stays":                {[]string{"1 V v1.0", "2 V v1.0 pinned", "3 V v1.0", "4 S v1.1", "5 S v1.1", "6 S v1.1"}, "", ""},
-		"nobody says a version":             {[]string{"1 V", "2 V", "3 V", "4 S", "5 S"}, "promote 4 5", "1 2 3 4 5"},
-		"more than before":                  {[]string{"1 V v1.0", "2 S v1.1", "3 S v1.1", "4 - v1.1"}, "", "2 3 4"},
-		"in zones":                          {[]string{"1 V v1.0 @a", "2 V v1.0 @b", "3 V v1.0 @c", "4 S v1.1 @a", "5 S v1.1 @b", "6 - v1.1 @c"}, "", "4 5 6"},
-		"in zones, too many in one": {[]string{"1 V v1.0 @a", "2 V v1.0 @b", "3 V v1.0 @c", "4 S v1.1 @a", "5 S v1.1 @a", "6 - v1.1 @a", "7 - v1.1 @b", "8 - v1.1 @c"},
+		"a voter is lost, and none but new": {[]string{"1 V v1.0", "2 V v1.0", "3 V v1.0 silent", "4 S v1.1"},
+			"promote 4, demote 3", "1 2 4"},
+		"a pinned one stays": {[]string{"1 V v1.0", "2 V v1.0 pinned", "3 V v1.0", "4 S v1.1", "5 S v1.1", "6 S v1.1"}, "",
+			""},
+		"nobody says a version": {[]string{"1 V", "2 V", "3 V", "4 S", "5 S"}, "promote 4 5", "1 2 3 4 5"},
+		"more than before":      {[]string{"1 V v1.0", "2 S v1.1", "3 S v1.1", "4 - v1.1"}, "", "2 3 4"},
+		"in zones": {[]string{"1 V v1.0 @a", "2 V v1.0 @b", "3 V v1.0 @c", "4 S v1.1 @a", "5 S v1.1 @b",
+			"6 - v1.1 @c"}, "", "4 5 6"},
+		"in zones, too many in one": {[]string{"1 V v1.0 @a", "2 V v1.0 @b", "3 V v1.0 @c", "4 S v1.1 @a", "5 S v1.1 @a",
+			"6 - v1.1 @a", "7 - v1.1 @b", "8 - v1.1 @c"},
 			"", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

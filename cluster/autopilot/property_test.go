@@ -25,16 +25,19 @@ func genConfig(t *rapid.T) Config {
 
 func genInput(t *rapid.T) Input {
 	in := Input{LeaderRevision: 5000, Previous: map[uint64]Health{}}
-	in.LeaderSince = t0.Add(-rapid.SampledFrom([]time.Duration{time.Second, 5 * time.Second, time.Hour}).Draw(t, "leaderAge"))
+	in.LeaderSince = t0.Add(-rapid.SampledFrom([]time.Duration{time.Second, 5 * time.Second, time.Hour}).Draw(t,
+		"leaderAge"))
 	often := func(usual string, other ...string) *rapid.Generator[string] {
 		return rapid.SampledFrom(append(slices.Repeat([]string{usual}, 3*len(other)), other...))
 	}
 	n := rapid.IntRange(1, 14).Draw(t, "n")
-	zones := rapid.SampledFrom([][]string{{""}, {"", "a"}, {"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d", ""}}).Draw(t, "zones")
+	zones := rapid.SampledFrom([][]string{{""}, {"", "a"}, {"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d", ""}}).Draw(t,
+		"zones")
 	for i := range n {
 		o := Observation{NodeID: uint64(i + 1), Name: fmt.Sprint("n", i+1)}
 		o.Member = rapid.IntRange(0, 9).Draw(t, "row") > 0
-		o.Role = rapid.SampledFrom([]string{RoleVoter, RoleVoter, RoleVoter, RoleStandBy, RoleStandBy, RoleOutside, RoleSpare}).Draw(t, "role")
+		o.Role = rapid.SampledFrom([]string{RoleVoter, RoleVoter, RoleVoter, RoleStandBy, RoleStandBy, RoleOutside,
+			RoleSpare}).Draw(t, "role")
 		if o.Member {
 			o.Mode = often(ModeFull, ModeReplicate).Draw(t, "mode")
 			o.DrainState = often(DrainActive, DrainDraining, DrainDrained).Draw(t, "drain")
@@ -45,10 +48,12 @@ func genInput(t *rapid.T) Input {
 			if rapid.IntRange(0, 6).Draw(t, "cannotStore") == 0 {
 				o.CannotStore = "its disk does not answer"
 			}
-			o.Stalled = Duration(rapid.SampledFrom([]time.Duration{0, 0, 0, time.Second, 20 * time.Second, 21 * time.Second}).Draw(t, "stalled"))
+			o.Stalled = Duration(rapid.SampledFrom([]time.Duration{0, 0, 0, time.Second, 20 * time.Second,
+				21 * time.Second}).Draw(t, "stalled"))
 		}
 		o.Revision = rapid.SampledFrom([]uint64{5000, 5000, 4999, 4500, 3000, 0}).Draw(t, "revision")
-		silence := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond, 20 * time.Second, 3 * time.Minute, -1}).Draw(t, "silence")
+		silence := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, time.Second, 1500 * time.Millisecond,
+			2500 * time.Millisecond, 20 * time.Second, 3 * time.Minute, -1}).Draw(t, "silence")
 		if silence >= 0 {
 			o.LastContact = t0.Add(-silence)
 		}
@@ -57,9 +62,10 @@ func genInput(t *rapid.T) Input {
 		}
 		if rapid.IntRange(0, 5).Draw(t, "known") > 0 {
 			in.Previous[o.NodeID] = Health{
-				Healthy:     rapid.Bool().Draw(t, "healthy"),
-				StableSince: t0.Add(-rapid.SampledFrom([]time.Duration{time.Second, 9 * time.Second, 10 * time.Second, time.Minute}).Draw(t, "stable")),
-				Recovering:  rapid.IntRange(0, 3).Draw(t, "recovering") == 0,
+				Healthy: rapid.Bool().Draw(t, "healthy"),
+				StableSince: t0.Add(-rapid.SampledFrom([]time.Duration{time.Second, 9 * time.Second, 10 * time.Second,
+					time.Minute}).Draw(t, "stable")),
+				Recovering: rapid.IntRange(0, 3).Draw(t, "recovering") == 0,
 			}
 		}
 		in.Members = append(in.Members, o)
@@ -102,7 +108,8 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 			voters.healthy++
 		}
 		switch {
-		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && !o.DiskLow && stores(in, cfg, o) && srv[o.NodeID].NodeStatus == StatusAlive:
+		case o.Member && o.Mode == ModeFull && o.DrainState != DrainDrained && !o.DiskLow && stores(in, cfg, o) &&
+			srv[o.NodeID].NodeStatus == StatusAlive:
 			goods++
 			if o.Pinned {
 				pins++
@@ -167,7 +174,8 @@ func checkPlan(t fataler, in Input, cfg Config, now time.Time, s State, p Plan) 
 				t.Fatalf("undoes an operator's promote: %+v", c)
 			}
 		case KindAdd:
-			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || o.DiskLow || o.CannotStore != "" || v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
+			if o.Role != RoleOutside || !o.Member || o.DrainState != DrainActive || o.DiskLow || o.CannotStore != "" ||
+				v.NodeStatus != StatusAlive || c.Role != RoleStandBy {
 				t.Fatalf("adds %+v", o)
 			}
 		case KindStandBy:
@@ -279,7 +287,8 @@ func TestPropertyPure(t *testing.T) {
 				}
 			}
 		}
-		if s1.FailureTolerance != FailureTolerance(voters, healthy) || len(s1.Voters) != voters || (voters > 0 && electable == 0) {
+		if s1.FailureTolerance != FailureTolerance(voters, healthy) || len(s1.Voters) != voters ||
+			(voters > 0 && electable == 0) {
 			t.Fatalf("%d voters, %d healthy, %d electable: %+v", voters, healthy, electable, s1)
 		}
 		if s1.Healthy && healthy < voters {
@@ -318,7 +327,14 @@ func genZoned(t *rapid.T) Input {
 	zones := rapid.IntRange(1, 5).Draw(t, "zones")
 	voters := rapid.SampledFrom([]int{1, 3, 3, 5}).Draw(t, "voters")
 	for i := range rapid.IntRange(voters, 16).Draw(t, "n") {
-		o := Observation{NodeID: uint64(i + 1), Member: true, Mode: ModeFull, DrainState: DrainActive, Revision: 5000, LastContact: t0}
+		o := Observation{
+			NodeID:      uint64(i + 1),
+			Member:      true,
+			Mode:        ModeFull,
+			DrainState:  DrainActive,
+			Revision:    5000,
+			LastContact: t0,
+		}
 		o.Zone = string(rune('a' + rapid.IntRange(0, zones-1).Draw(t, "zone")))
 		switch {
 		case i < voters:
@@ -377,7 +393,8 @@ func checkSpread(t fataler, members []Observation, cfg Config, s State) {
 		t.Fatalf("%d voters in %d zones", len(s.Voters), len(zones))
 	}
 	for _, z := range s.Zones {
-		if left := len(s.Voters) - votes[z.Name]; z.Survivable != (left >= majority(len(s.Voters))) || z.Voters != votes[z.Name] {
+		if left := len(s.Voters) - votes[z.Name]; z.Survivable != (left >= majority(len(s.Voters))) ||
+			z.Voters != votes[z.Name] {
 			t.Fatalf("zone %+v: %d of %d voters are elsewhere", z, left, len(s.Voters))
 		}
 		if !z.Survivable && len(zones) > 2 && len(s.Voters) > 1 && z.Voters <= len(s.Voters)/2 {

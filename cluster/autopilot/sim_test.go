@@ -41,7 +41,16 @@ type sim struct {
 }
 
 func newSim(t testing.TB, seed uint64) *sim {
-	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), cfg: testConfig(), now: t0, next: 1, last: map[uint64]Change{}, calm: map[uint64]bool{}, lastEvents: map[uint64]int{}}
+	s := &sim{
+		t:          t,
+		rnd:        rand.New(rand.NewPCG(seed, 7)),
+		cfg:        testConfig(),
+		now:        t0,
+		next:       1,
+		last:       map[uint64]Change{},
+		calm:       map[uint64]bool{},
+		lastEvents: map[uint64]int{},
+	}
 	s.cfg.MaxVoters = []int{3, 5, 7}[s.rnd.IntN(3)]
 	s.cfg.StandBys = s.rnd.IntN(4)
 	s.zones = s.rnd.IntN(5) // 0: nobody has one
@@ -63,7 +72,13 @@ func (s *sim) say(f string, a ...any) {
 }
 
 func (s *sim) join(role string) *node {
-	n := &node{up: true, Observation: Observation{NodeID: s.next, Mode: ModeFull, DrainState: DrainActive, Member: true, Role: role}}
+	n := &node{up: true, Observation: Observation{
+		NodeID:     s.next,
+		Mode:       ModeFull,
+		DrainState: DrainActive,
+		Member:     true,
+		Role:       role,
+	}}
 	if s.rnd.IntN(6) == 0 && role != RoleVoter {
 		n.Mode = ModeReplicate
 	}
@@ -292,7 +307,8 @@ func (s *sim) do(c Change) {
 	// before that its effect was still to come: a silence is noticed after 2 s,
 	// costs a seat after 12 s, and a return counts after 10 s.
 	undone := map[Kind]Kind{KindPromote: KindDemote, KindDemote: KindPromote, KindAdd: KindRemove, KindRemove: KindAdd}
-	if l, ok := s.last[c.NodeID]; ok && undone[l.Kind] == c.Kind && s.calm[c.NodeID] && s.lastEvents[c.NodeID] == s.events {
+	if l, ok := s.last[c.NodeID]; ok && undone[l.Kind] == c.Kind && s.calm[c.NodeID] &&
+		s.lastEvents[c.NodeID] == s.events {
 		s.Fatalf("flapping: %+v after %+v", c, l)
 	}
 	s.last[c.NodeID], s.lastEvents[c.NodeID] = c, s.events

@@ -45,18 +45,31 @@ func TestPlanUpgrade(t *testing.T) {
 			in.Target = "v2"
 			return in
 		}(), []uint64{2, 3, 1}, 2, "", "0 of 3 members run v2; next is n2 (2)"},
-		{"outside, stand-by, voters by zone, leader", upgradeOf(cluster("1 V @a", "2 V @c", "3 V @b", "4 V @c", "5 V @b", "6 S @a", "7 - @a", "8 - @a"), 3,
-			"v1", "v1", "v1", "v1", "v1", "v1", "v1", "v2"), []uint64{7, 8, 6, 3, 5, 2, 4, 1}, 7, "", "1 of 8 members run v2; next is n7 (7)"},
-		{"the leader is the last", upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v2"), []uint64{2, 3, 1}, 1, "", "2 of 3 members run v2; next is n1 (1)"},
-		{"the schema follows", upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v2"), []uint64{2, 3, 1}, 0, "", "3 members run v2; the leader is about to apply schema 4"},
-		{"done", upgradeOf(cluster("1 V", "2 V", "3 V"), 4, "v2"), []uint64{2, 3, 1}, 0, "", "done: 3 members run v2, and the database has schema 4, the newest"},
-		{"a dead voter", upgradeOf(cluster("1 V", "2 V", "3 V silent"), 3, "v2", "v1", "v1"), []uint64{2, 3, 1}, 0, "without n2 (2) only 1 of 3 voters are well, and a majority needs 2", ""},
-		{"a dead voter of five", upgradeOf(cluster("1 V", "2 V", "3 V", "4 V", "5 V silent"), 3, "v1", "v2", "v1", "v1", "v1"), []uint64{2, 3, 4, 5, 1}, 3, "", "1 of 5 members run v2; next is n3 (3)"},
-		{"only a dead one is left", upgradeOf(cluster("1 V", "2 V", "3 V silent"), 3, "v2", "v2", "v1"), []uint64{2, 3, 1}, 0, "", "2 of 3 members run v2; the rest does not answer"},
-		{"one that restarts", upgradeOf(cluster("1 V", "2 V hushed", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0, "n2 (2) has not answered for 3.2 s", ""},
-		{"one that is back", upgradeOf(cluster("1 V", "2 V back", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0, "n2 (2) is not well yet", ""},
-		{"one that catches up", upgradeOf(cluster("1 V", "2 V lag", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0, "n2 (2) is not well yet: voter: 2 of 3, 1500 revisions behind", ""},
-		{"one that drains", upgradeOf(cluster("1 V", "2 V draining", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0, "n2 (2) is draining", ""},
+		{"outside, stand-by, voters by zone, leader",
+			upgradeOf(cluster("1 V @a", "2 V @c", "3 V @b", "4 V @c", "5 V @b", "6 S @a", "7 - @a", "8 - @a"), 3,
+				"v1", "v1", "v1", "v1", "v1", "v1", "v1", "v2"), []uint64{7, 8, 6, 3, 5, 2, 4, 1}, 7, "",
+			"1 of 8 members run v2; next is n7 (7)"},
+		{"the leader is the last", upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v2"), []uint64{2, 3, 1}, 1, "",
+			"2 of 3 members run v2; next is n1 (1)"},
+		{"the schema follows", upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v2"), []uint64{2, 3, 1}, 0, "",
+			"3 members run v2; the leader is about to apply schema 4"},
+		{"done", upgradeOf(cluster("1 V", "2 V", "3 V"), 4, "v2"), []uint64{2, 3, 1}, 0, "",
+			"done: 3 members run v2, and the database has schema 4, the newest"},
+		{"a dead voter", upgradeOf(cluster("1 V", "2 V", "3 V silent"), 3, "v2", "v1", "v1"), []uint64{2, 3, 1}, 0,
+			"without n2 (2) only 1 of 3 voters are well, and a majority needs 2", ""},
+		{"a dead voter of five",
+			upgradeOf(cluster("1 V", "2 V", "3 V", "4 V", "5 V silent"), 3, "v1", "v2", "v1", "v1", "v1"),
+			[]uint64{2, 3, 4, 5, 1}, 3, "", "1 of 5 members run v2; next is n3 (3)"},
+		{"only a dead one is left", upgradeOf(cluster("1 V", "2 V", "3 V silent"), 3, "v2", "v2", "v1"), []uint64{2, 3, 1}, 0,
+			"", "2 of 3 members run v2; the rest does not answer"},
+		{"one that restarts", upgradeOf(cluster("1 V", "2 V hushed", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0,
+			"n2 (2) has not answered for 3.2 s", ""},
+		{"one that is back", upgradeOf(cluster("1 V", "2 V back", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0,
+			"n2 (2) is not well yet", ""},
+		{"one that catches up", upgradeOf(cluster("1 V", "2 V lag", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0,
+			"n2 (2) is not well yet: voter: 2 of 3, 1500 revisions behind", ""},
+		{"one that drains", upgradeOf(cluster("1 V", "2 V draining", "3 V"), 3, "v1", "v2", "v1"), []uint64{2, 3, 1}, 0,
+			"n2 (2) is draining", ""},
 		{"a young leader", func() UpgradeInput {
 			c := cluster("1 V", "2 V never", "3 V")
 			c.LeaderSince = t0.Add(-time.Second)
@@ -67,14 +80,17 @@ func TestPlanUpgrade(t *testing.T) {
 			in.Target = "v1"
 			return in
 		}(), []uint64{2, 3, 1}, 0, "a step back: v1 knows the schema up to 3, and the database has 4", ""},
-		{"alone", upgradeOf(cluster("1 V", "2 S"), 3, "v1", "v2"), []uint64{2, 1}, 1, "", "1 of 2 members run v2; next is n1 (1)"},
-		{"what runs no muster does not count", upgradeOf(cluster("1 V", "2 -", "3 -"), 4, "v2", ""), []uint64{3, 1}, 0, "", "done: 2 members run v2, and the database has schema 4, the newest"},
+		{"alone", upgradeOf(cluster("1 V", "2 S"), 3, "v1", "v2"), []uint64{2, 1}, 1, "",
+			"1 of 2 members run v2; next is n1 (1)"},
+		{"what runs no muster does not count", upgradeOf(cluster("1 V", "2 -", "3 -"), 4, "v2", ""), []uint64{3, 1}, 0, "",
+			"done: 2 members run v2, and the database has schema 4, the newest"},
 		{"something else", func() UpgradeInput {
 			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
 			in.Wait = []string{"a rotation is under way"}
 			return in
 		}(), []uint64{2, 3, 1}, 0, "a rotation is under way", ""},
-		{"a full disk", upgradeOf(cluster("1 V", "2 V full-disk", "3 V", "4 S"), 3, "v1", "v2", "v1", "v1"), []uint64{4, 2, 3, 1}, 0,
+		{"a full disk", upgradeOf(cluster("1 V", "2 V full-disk", "3 V", "4 S"), 3, "v1", "v2", "v1", "v1"),
+			[]uint64{4, 2, 3, 1}, 0,
 			"n2 (2) is low on disk space", ""},
 		{"a new leader", func() UpgradeInput {
 			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
@@ -88,7 +104,8 @@ func TestPlanUpgrade(t *testing.T) {
 		}(), []uint64{2, 3, 1}, 3, "", "1 of 3 members run v2; next is n3 (3)"},
 		{"a certificate that ends soon", func() UpgradeInput {
 			in := upgradeOf(cluster("1 V", "2 V", "3 V"), 3, "v1", "v2", "v1")
-			in.Leaves = []Leaf{{1, "http", t0.Add(8 * 24 * time.Hour)}, {2, "http", t0}, {3, "transport", t0.Add(30 * time.Hour)}, {9, "http", t0}}
+			in.Leaves = []Leaf{{1, "http", t0.Add(8 * 24 * time.Hour)}, {2, "http", t0},
+				{3, "transport", t0.Add(30 * time.Hour)}, {9, "http", t0}}
 			return in
 		}(), []uint64{2, 3, 1}, 0, "the transport certificate of n3 (3) expires in 30 h, and nobody has renewed it", ""},
 		{"one that has ended", func() UpgradeInput {
@@ -96,7 +113,8 @@ func TestPlanUpgrade(t *testing.T) {
 			in.Leaves = []Leaf{{3, "http", t0.Add(-time.Hour)}}
 			return in
 		}(), []uint64{2, 3, 1}, 0, "the http certificate of n3 (3) has expired", ""},
-		{"no leader", UpgradeInput{Config: testConfig(), Binaries: []Binary{{1, "v1", 3}}}, nil, 0, "", "no member is known yet"},
+		{"no leader", UpgradeInput{Config: testConfig(), Binaries: []Binary{{1, "v1", 3}}}, nil, 0, "",
+			"no member is known yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			up := PlanUpgrade(c.in, t0)
@@ -104,7 +122,8 @@ func TestPlanUpgrade(t *testing.T) {
 			for _, m := range up.Members {
 				order = append(order, m.NodeID)
 			}
-			if !slices.Equal(order, c.order) || up.Next != c.next || !strings.Contains(strings.Join(up.Wait, "; "), c.wait) || (c.wait == "") != (len(up.Wait) == 0) {
+			if !slices.Equal(order, c.order) || up.Next != c.next || !strings.Contains(strings.Join(up.Wait, "; "), c.wait) ||
+				(c.wait == "") != (len(up.Wait) == 0) {
 				t.Errorf("order %v, next %d, wait %q: %+v", order, up.Next, up.Wait, up)
 			}
 			if c.summary != "" && up.Summary != c.summary || up.Done != strings.HasPrefix(up.Summary, "done") {
@@ -129,7 +148,8 @@ func TestCompareVersions(t *testing.T) {
 // voters could; it answers, and the target is what it does not run.
 func TestPropertyUpgrade(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := upgradeOf(genInput(t), 3, rapid.SampledFrom([][]string{{"v1"}, {"v1", "v2"}, {"v2", "v1", "v1"}, {"v1", "v2", ""}}).Draw(t, "versions")...)
+		in := upgradeOf(genInput(t), 3,
+			rapid.SampledFrom([][]string{{"v1"}, {"v1", "v2"}, {"v2", "v1", "v1"}, {"v1", "v2", ""}}).Draw(t, "versions")...)
 		up := PlanUpgrade(in, t0)
 		if (up.Next != 0) && (len(up.Wait) > 0 || up.Done) {
 			t.Fatalf("%+v", up)

@@ -21,8 +21,13 @@ import (
 
 // reach is how the bucket of a server is reached.
 func reach(s *buckettest.Server) *access {
-	return &access{S3Settings: store.S3Settings{Endpoint: s.URL, Region: "us-east-1", PathStyle: store.PathStyleAuto, CA: s.CA,
-		Networks: "any"}, AccessKey: s.AccessKey, SecretKey: s.SecretKey}
+	return &access{S3Settings: store.S3Settings{
+		Endpoint:  s.URL,
+		Region:    "us-east-1",
+		PathStyle: store.PathStyleAuto,
+		CA:        s.CA,
+		Networks:  "any",
+	}, AccessKey: s.AccessKey, SecretKey: s.SecretKey}
 }
 
 // bucketMaker is a maker that writes to buckets, also on loopback. What it logs is kept.
@@ -131,16 +136,22 @@ func TestBucketsThatCannot(t *testing.T) {
 		{"read-only", "s3://vault", readOnly, nil, "muster may not write to it", false},
 		{"full", "s3://vault", full, nil, "there is no room left on it", true},
 		{"gone", "s3://vault", gone, nil, "it does not answer", false},
-		{"an unknown authority", "s3://vault", secure, func(a *access) { a.CA = "" }, "its certificate is not trusted", false},
-		{"no such authorities", "s3://vault", secure, func(a *access) { a.CA = "/nowhere" }, "the file of backup.s3_ca cannot", false},
-		{"empty authorities", "s3://vault", secure, func(a *access) { a.CA = empty }, "the file of backup.s3_ca has no", false},
-		{"in clear where TLS is", "s3://vault", secure, func(a *access) { a.Endpoint = "http" + a.Endpoint[5:] }, "it ", false},
+		{"an unknown authority", "s3://vault", secure, func(a *access) { a.CA = "" }, "its certificate is not trusted",
+			false},
+		{"no such authorities", "s3://vault", secure, func(a *access) { a.CA = "/nowhere" },
+			"the file of backup.s3_ca cannot", false},
+		{"empty authorities", "s3://vault", secure, func(a *access) { a.CA = empty }, "the file of backup.s3_ca has no",
+			false},
+		{"in clear where TLS is", "s3://vault", secure, func(a *access) { a.Endpoint = "http" + a.Endpoint[5:] }, "it ",
+			false},
 		{"TLS where there is none", "s3://vault", s, func(a *access) { a.Endpoint = "https" + a.Endpoint[4:] }, "it ", false},
 		{"outside of the networks", "s3://vault", s, func(a *access) {
 			a.Endpoint, a.Networks = "https://192.0.2.1:9000", "10.0.0.0/8"
 		}, "it cannot be reached: it is ", false},
-		{"a metadata service", "s3://vault", s, func(a *access) { a.Endpoint = "http://169.254.169.254" }, "it cannot be reached: link-local", false},
-		{"a server of something else", "s3://vault", s, func(a *access) { a.Endpoint = garbage.URL }, "it answers I'm", false},
+		{"a metadata service", "s3://vault", s, func(a *access) { a.Endpoint = "http://169.254.169.254" },
+			"it cannot be reached: link-local", false},
+		{"a server of something else", "s3://vault", s, func(a *access) { a.Endpoint = garbage.URL }, "it answers I'm",
+			false},
 		{"a redirect", "s3://vault", s, func(a *access) { a.Endpoint = away.URL }, "it ", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -66,8 +66,13 @@ func newMaker(t *testing.T) (*Maker, *fakeStore) {
 	}
 	f := &fakeStore{path: path, content: bytes.Repeat([]byte("x"), 3<<20+5), hold: make(chan struct{})}
 	close(f.hold)
-	m := &Maker{Config: Config{Room: func() int64 { return 1 << 40 }, Logger: slog.New(slog.DiscardHandler)}, self: 1,
-		archives: f, mirror: f, stall: stallAfter}
+	m := &Maker{
+		Config:   Config{Room: func() int64 { return 1 << 40 }, Logger: slog.New(slog.DiscardHandler)},
+		self:     1,
+		archives: f,
+		mirror:   f,
+		stall:    stallAfter,
+	}
 	m.open = func(_ context.Context, o order) (target, error) { return openDirectory(o.Target, "1") }
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	t.Cleanup(m.Close)
@@ -317,7 +322,8 @@ func TestSweep(t *testing.T) {
 func TestNames(t *testing.T) {
 	m, _ := newMaker(t)
 	dir := vault(t)
-	for _, name := range []string{"notes.txt", "../state", "muster-6f0c1b2a-20300102T030405Z-0123456789ab.tgz/..", "", "."} {
+	for _, name := range []string{"notes.txt", "../state", "muster-6f0c1b2a-20300102T030405Z-0123456789ab.tgz/..", "",
+		"."} {
 		if out := m.remove(t.Context(), order{Target: dir, Name: name}); out.Reason == "" {
 			t.Errorf("%q is deleted", name)
 		}

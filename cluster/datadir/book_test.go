@@ -128,9 +128,15 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			d := openTestDir(t)
-			node, err := Found(d, Plan{Name: "one", Mode: store.ModeFull, APIAddress: "127.0.0.1:1", RaftAddress: gone(t),
-				Version:     "test",
-				OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28}, time.Now())
+			node, err := Found(d, Plan{
+				Name:         "one",
+				Mode:         store.ModeFull,
+				APIAddress:   "127.0.0.1:1",
+				RaftAddress:  gone(t),
+				Version:      "test",
+				OverlayCIDR:  "10.200.0.0/16",
+				OverlaySlice: 28,
+			}, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

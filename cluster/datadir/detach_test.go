@@ -41,8 +41,8 @@ func move(t *testing.T, from, to string) {
 	}
 }
 
-// TestDetachInterrupted kills a detachment after each of its steps: the directory does not open in between, and the next
-// run ends where an undisturbed one does.
+// TestDetachInterrupted kills a detachment after each of its steps: the directory does not open in between, and the
+// next run ends where an undisturbed one does.
 func TestDetachInterrupted(t *testing.T) {
 	before := func(d *Dir, name string) string { return filepath.Join(d.Path, beforeDetach+"then", name) }
 	steps := []func(t *testing.T, d, next *Dir){

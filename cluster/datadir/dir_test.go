@@ -14,7 +14,8 @@ import (
 func TestDataDirectoryOfFileSystem(t *testing.T) {
 	for name, ok := range map[string]bool{"lost+found/": true, ".snapshot/": true, ".snapshots/": true, ".zfs/": true,
 		"aquota.user": true, "quota.group": true,
-		"lost+found": false, "aquota.user/": false, "lost+found2/": false, "photos.txt": false, ".git/": false, ".hidden": false} {
+		"lost+found": false, "aquota.user/": false, "lost+found2/": false, "photos.txt": false, ".git/": false,
+		".hidden": false} {
 		d := &Dir{Path: t.TempDir()}
 		path := filepath.Join(d.Path, strings.TrimSuffix(name, "/"))
 		err := os.Mkdir(path, 0o700)
@@ -46,7 +47,8 @@ UUID=5 none           swap sw 0 0
 /dev/x /auto          ext4 noauto
 short
 `
-	const root, data = "21 1 254:0 / / rw - ext4 /dev/vda rw\n", "30 21 254:1 / /srv/data rw,relatime shared:1 - ext4 /dev/vdb rw\n"
+	const root, data = "21 1 254:0 / / rw - ext4 /dev/vda rw\n", "30 21 254:1 / /srv/data rw,relatime shared:1 - ext4 " +
+		"/dev/vdb rw\n"
 	for _, x := range []struct{ path, mounts, want string }{
 		{"/srv/data", root, "/srv/data"},
 		{"/srv/data/muster", root, "/srv/data"},
@@ -82,12 +84,14 @@ func TestGiveBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{filepath.Join(outside, "secret"), filepath.Join(outside, "linked"), filepath.Join(dir, "raft", "segment")} {
+	for _, name := range []string{filepath.Join(outside, "secret"), filepath.Join(outside, "linked"),
+		filepath.Join(dir, "raft", "segment")} {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	err := errors.Join(os.Symlink(outside, filepath.Join(dir, "away")), os.Link(filepath.Join(outside, "linked"), filepath.Join(dir, "hard")),
+	err := errors.Join(os.Symlink(outside, filepath.Join(dir, "away")),
+		os.Link(filepath.Join(outside, "linked"), filepath.Join(dir, "hard")),
 		os.Chown(dir, user, user))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +104,8 @@ func TestGiveBack(t *testing.T) {
 		return info.Sys().(*syscall.Stat_t).Uid
 	}
 	x := &doctor{d: &Dir{Path: dir}}
-	if !x.owners() || len(x.list) != 1 || x.list[0].State != FindingFail || !strings.Contains(x.list[0].Next, "chown -R 54321") {
+	if !x.owners() || len(x.list) != 1 || x.list[0].State != FindingFail ||
+		!strings.Contains(x.list[0].Next, "chown -R 54321") {
 		t.Errorf("doctor says %+v", x.list)
 	}
 	giveBack(dir)

@@ -70,7 +70,13 @@ func TestDiskHysteresis(t *testing.T) {
 
 // TestDiskFinding: the doctor sees what a member stops storing for.
 func TestDiskFinding(t *testing.T) {
-	good := unix.Statfs_t{Bsize: 4096, Blocks: 1 << 20, Bavail: 1 << 19, Files: 1000, Ffree: 900}
+	good := unix.Statfs_t{
+		Bsize:  4096,
+		Blocks: 1 << 20,
+		Bavail: 1 << 19,
+		Files:  1000,
+		Ffree:  900,
+	}
 	reserve, err := ParseReserve("256MiB")
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +95,8 @@ func TestDiskFinding(t *testing.T) {
 	} {
 		st := good
 		x.change(&st)
-		if state, detail, next := diskFinding(&st, reserve); state != x.state || detail != x.detail || (next == "") != (state == FindingOK) {
+		if state, detail, next := diskFinding(&st, reserve); state != x.state || detail != x.detail ||
+			(next == "") != (state == FindingOK) {
 			t.Errorf("%+v: %s, %q, %q", st, state, detail, next)
 		}
 	}

@@ -51,9 +51,16 @@ func ownLeaf(t *testing.T, name string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: name},
+		DNSNames:              []string{name},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +102,8 @@ func TestDialFailuresAreAlike(t *testing.T) {
 		_, err := loopbackDialer.exchangeAny(ctx, slog.New(slog.NewTextHandler(&log, nil)), []string{x.address}, x.name,
 			roots, exchangeFrame{"id", "secret"})
 		cancel()
-		want := "1 error occurred:\n\t* failed to exchange peering secret through address \"" + x.address + "\": the other side cannot be reached\n\n"
+		want := "1 error occurred:\n\t* failed to exchange peering secret through address \"" + x.address +
+			"\": the other side cannot be reached\n\n"
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: %q, want %q", x.what, err, want)
 		}
@@ -105,15 +113,18 @@ func TestDialFailuresAreAlike(t *testing.T) {
 	}
 	// What the other side says of a refusal is shown as far as it can be.
 	talks := listenFor(t, func(conn net.Conn) {
-		c := peerConn{Conn: tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{right}, NextProtos: []string{transport.ProtoPeer}})}
+		c := peerConn{Conn: tls.Server(conn,
+			&tls.Config{Certificates: []tls.Certificate{right}, NextProtos: []string{transport.ProtoPeer}})}
 		if _, err := c.read(); err == nil {
 			_ = c.write(frame{Refused: &refusedFrame{refusedOther, "a\r\n\x1b[2J" + strings.Repeat("x", 3000)}}, time.Second)
 		}
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	_, err = loopbackDialer.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{talks}, name, roots, exchangeFrame{"id", "secret"})
-	if err == nil || !strings.Contains(err.Error(), ": a???[2Jxxx") || len(err.Error()) > 500 || strings.ContainsAny(err.Error(), "\r\x1b") {
+	_, err = loopbackDialer.exchangeAny(ctx, slog.New(slog.DiscardHandler), []string{talks}, name, roots,
+		exchangeFrame{"id", "secret"})
+	if err == nil || !strings.Contains(err.Error(), ": a???[2Jxxx") || len(err.Error()) > 500 ||
+		strings.ContainsAny(err.Error(), "\r\x1b") {
 		t.Errorf("a refusal is told as %q", err)
 	}
 	// The state of a peering is for readers of the API, too.

@@ -16,8 +16,8 @@ func identities(queue []frame) (n int) {
 	return n
 }
 
-// TestIdentityIsNegotiated: the other side is told of identities when it has shown that it understands that, and then once. What
-// shows it is nothing that an older cluster would refuse.
+// TestIdentityIsNegotiated: the other side is told of identities when it has shown that it understands that, and then
+// once. What shows it is nothing that an older cluster would refuse.
 func TestIdentityIsNegotiated(t *testing.T) {
 	s := &stream{term: &term{}, status: &streamStatus{}, tells: make(chan struct{}, 1)}
 	x := exported{sequence: 1, roots: []string{"a"}, domain: certs.NewUUID(), bundle: "{}"}
@@ -36,7 +36,8 @@ func TestIdentityIsNegotiated(t *testing.T) {
 	if n := identities(s.news(&sent, x, nil)); n != 1 {
 		t.Errorf("%d messages after a change", n)
 	}
-	for text, takes := range map[string]bool{"dc1": false, "dc1 identity": true, "identity-dc": false, "": false, "dc1 later identity": true} {
+	for text, takes := range map[string]bool{"dc1": false, "dc1 identity": true, "identity-dc": false, "": false,
+		"dc1 later identity": true} {
 		if f := (&openedFrame{text}); f.takes(takesIdentity) != takes {
 			t.Errorf("%q is understood as %v", text, !takes)
 		}

@@ -37,8 +37,14 @@ func newAgedNode(t *testing.T, id uint64, ca certs.CA, ends time.Time, roots cer
 func newAgedNodeOf(t *testing.T, id uint64, key *ecdsa.PrivateKey, ca certs.CA, ends time.Time,
 	roots certs.CA) *agedNode {
 	t.Helper()
-	der, err := ca.Sign(key.Public(), certs.Leaf{Kind: certs.Transport, ClusterID: agedCluster, NodeID: id, Name: "n",
-		NotBefore: ends.Add(-time.Hour), NotAfter: ends})
+	der, err := ca.Sign(key.Public(), certs.Leaf{
+		Kind:      certs.Transport,
+		ClusterID: agedCluster,
+		NodeID:    id,
+		Name:      "n",
+		NotBefore: ends.Add(-time.Hour),
+		NotAfter:  ends,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +170,8 @@ func TestAged(t *testing.T) {
 			}
 			for _, path := range []string{"/internal/mirror", "/internal/events", "/internal/hooks", PathNudge,
 				"/internal/node-token",
-				"/internal/owner/token", "/internal/recover-token", "/internal/owner/backup", "/internal/backup", "/internal/transferred", "/v1/operator/raft/configuration", "/api/v1/status", PathProbe + "/../events"} {
+				"/internal/owner/token", "/internal/recover-token", "/internal/owner/backup", "/internal/backup",
+				"/internal/transferred", "/v1/operator/raft/configuration", "/api/v1/status", PathProbe + "/../events"} {
 				if err := tr.Call(ctx, http.MethodGet, server.id, path, nil, nil); (err == nil) != x.want.all {
 					t.Errorf("%s: %v, want %v", path, err, x.want.all)
 				}

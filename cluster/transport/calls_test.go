@@ -49,10 +49,12 @@ func newCallsPair(t *testing.T, handler http.HandlerFunc) *callsPair {
 	}
 	p := &callsPair{T: t, replica: &leading{}}
 	p.replica.epoch.Store(7)
-	p.to = New(two.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil }, discard)
+	p.to = New(two.creds, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil },
+		discard)
 	p.to.Serve(l, Service{Replica: p.replica, Handler: handler})
 	at := l.Addr().String()
-	p.from = New(one.creds, Table(func(uint64) (string, bool) { return at, true }), func(uint64) error { return nil }, discard)
+	p.from = New(one.creds, Table(func(uint64) (string, bool) { return at, true }), func(uint64) error { return nil },
+		discard)
 	dial := p.from.lines.dial
 	p.from.lines.dial = func(ctx context.Context, id uint64) (net.Conn, error) { p.dials.Add(1); return dial(ctx, id) }
 	t.Cleanup(func() { p.from.Close(); p.to.Close() })
@@ -60,7 +62,8 @@ func newCallsPair(t *testing.T, handler http.HandlerFunc) *callsPair {
 }
 
 // pass passes a request on and returns the answer's body.
-func (p *callsPair) pass(ctx context.Context, a *store.Attempt, method, target, body string) (*http.Response, string, error) {
+func (p *callsPair) pass(ctx context.Context, a *store.Attempt, method, target, body string) (*http.Response, string,
+	error) {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(store.WithAttempt(ctx, a), 30*time.Second)
 	defer cancel()
@@ -97,7 +100,8 @@ func TestCallsShareAConnection(t *testing.T) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-From", fmt.Sprint(MemberID(r.Context())))
 		w.WriteHeader(http.StatusCreated)
-		fmt.Fprint(w, r.Method, " ", r.URL.Query().Get("q"), " ", r.Header["X-Twice"], " ", r.ContentLength, " ", string(body))
+		fmt.Fprint(w, r.Method, " ", r.URL.Query().Get("q"), " ", r.Header["X-Twice"], " ", r.ContentLength, " ",
+			string(body))
 	})
 	var all sync.WaitGroup
 	for i := range 200 {
@@ -234,7 +238,8 @@ func TestCallsOfOlderMembers(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	if _, _, err := p.pass(t.Context(), &store.Attempt{Again: true, Epoch: 7}, "POST", "/", ""); !errors.Is(err, errAlone) {
+	if _, _, err := p.pass(t.Context(), &store.Attempt{Again: true, Epoch: 7}, "POST", "/", ""); !errors.Is(err,
+		errAlone) {
 		t.Errorf("once more: %v", err)
 	}
 	if dials != 1 {
@@ -249,10 +254,17 @@ func FuzzFrames(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(appendRequest(nil, 1, r, []byte("body"), &store.Attempt{Since: 5, Made: []byte("{}")}))
-	w := &framed{out: newOutbox(nil), id: 3, header: http.Header{"A": {"b", "c"}}, replica: agedReplica{}, body: []byte("x")}
+	w := &framed{
+		out:     newOutbox(nil),
+		id:      3,
+		header:  http.Header{"A": {"b", "c"}},
+		replica: agedReplica{},
+		body:    []byte("x"),
+	}
 	_ = w.send(true)
 	f.Add(w.out.wait)
-	tr := New(&Credentials{}, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil }, discard)
+	tr := New(&Credentials{}, Table(func(uint64) (string, bool) { return "", false }), func(uint64) error { return nil },
+		discard)
 	tr.service = Service{Replica: agedReplica{}, Handler: http.NotFoundHandler()}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ours, theirs := net.Pipe()

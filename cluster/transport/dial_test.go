@@ -133,7 +133,8 @@ func TestForwardingDialsAreBounded(t *testing.T) {
 	}
 }
 
-// TestDialPolicy: no way to reach a member leads to an address that this one must not dial, whatever its name resolves to.
+// TestDialPolicy: no way to reach a member leads to an address that this one must not dial, whatever its name resolves
+// to.
 func TestDialPolicy(t *testing.T) {
 	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-2*time.Hour))
 	if err != nil {
@@ -160,7 +161,8 @@ func TestDialPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, host := range []string{"127.0.0.1", "localhost", "::ffff:127.0.0.1", "169.254.169.254", "100.100.100.200", "fe80::1"} {
+	for _, host := range []string{"127.0.0.1", "localhost", "::ffff:127.0.0.1", "169.254.169.254", "100.100.100.200",
+		"fe80::1"} {
 		address := net.JoinHostPort(host, port)
 		tr := New(one.creds, Table(func(uint64) (string, bool) { return address, true }), nil, discard)
 		tr.Dials.Loopback = false

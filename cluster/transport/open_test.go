@@ -51,8 +51,8 @@ func ends(t *testing.T, c net.Conn) {
 	}
 }
 
-// A member that is removed while the fence looks at its connection is cut all the same, and a transport that closes in that
-// moment does not wait for the connection.
+// A member that is removed while the fence looks at its connection is cut all the same, and a transport that closes in
+// that moment does not wait for the connection.
 func TestCutAtTheFence(t *testing.T) {
 	during := map[string]func(*Transport){
 		"removed": func(tr *Transport) { tr.Cut(1) },

@@ -58,7 +58,8 @@ func (f *fakeCluster) SignSVIDs(_ context.Context, q SVIDRequest) (a SVIDAnswer,
 		if err != nil {
 			return a, err
 		}
-		leaf, err := f.ca.SignSVID(key, certs.SVID{ID: id, NotBefore: time.Now().Add(-backdate), NotAfter: time.Now().Add(f.lifetime)})
+		leaf, err := f.ca.SignSVID(key,
+			certs.SVID{ID: id, NotBefore: time.Now().Add(-backdate), NotAfter: time.Now().Add(f.lifetime)})
 		if err != nil {
 			return a, err
 		}
@@ -70,7 +71,14 @@ func (f *fakeCluster) SignSVIDs(_ context.Context, q SVIDRequest) (a SVIDAnswer,
 
 func (f *fakeCluster) agent(kept string) *agent {
 	f.t.Helper()
-	a, err := newAgent(Config{ClusterID: testCluster, NodeID: 7, Registry: f, Leader: f, Kept: kept, Logger: slog.New(slog.DiscardHandler)})
+	a, err := newAgent(Config{
+		ClusterID: testCluster,
+		NodeID:    7,
+		Registry:  f,
+		Leader:    f,
+		Kept:      kept,
+		Logger:    slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -93,8 +101,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// TestRenewalByClock: short-lived certificates are renewed in the middle of their lives, without anything else happening; what
-// cannot be renewed is counted, and handed out until it ends.
+// TestRenewalByClock: short-lived certificates are renewed in the middle of their lives, without anything else
+// happening; what cannot be renewed is counted, and handed out until it ends.
 func TestRenewalByClock(t *testing.T) {
 	f := &fakeCluster{t: t, ca: newWorkloadCA(t), lifetime: 3 * time.Second, list: []store.Workload{{ID: "w", Path: "/w"}}}
 	a := f.agent("")
@@ -113,13 +121,17 @@ func TestRenewalByClock(t *testing.T) {
 	}
 	eventually(t, "it ends", func() bool { st, _ := a.now(); return len(st.ready([]string{"w"}, time.Now())) == 0 })
 	f.away.Store(false)
-	eventually(t, "it is there again", func() bool { st, _ := a.now(); return len(st.ready([]string{"w"}, time.Now())) == 1 })
+	eventually(t, "it is there again", func() bool {
+		st, _ := a.now()
+		return len(st.ready([]string{"w"}, time.Now())) == 1
+	})
 }
 
-// TestKept: what was ready is ready again after a restart without a leader, as far as it is still registered and valid; a file
-// that others may read, or of another cluster, or that is damaged, gives nothing.
+// TestKept: what was ready is ready again after a restart without a leader, as far as it is still registered and valid;
+// a file that others may read, or of another cluster, or that is damaged, gives nothing.
 func TestKept(t *testing.T) {
-	f := &fakeCluster{t: t, ca: newWorkloadCA(t), lifetime: time.Hour, list: []store.Workload{{ID: "w", Path: "/w"}, {ID: "gone", Path: "/gone"}}}
+	f := &fakeCluster{t: t, ca: newWorkloadCA(t), lifetime: time.Hour,
+		list: []store.Workload{{ID: "w", Path: "/w"}, {ID: "gone", Path: "/gone"}}}
 	path := filepath.Join(t.TempDir(), "workloads.json")
 	a := f.agent(path)
 	stop := f.run(a)
@@ -142,9 +154,13 @@ func TestKept(t *testing.T) {
 		t.Error("something is handed out before it is known whether it is registered")
 	}
 	stop = f.run(b)
-	eventually(t, "they are ready without a leader", func() bool { st, _ := b.now(); return len(st.ready(all, time.Now())) == 2 })
+	eventually(t, "they are ready without a leader", func() bool {
+		st, _ := b.now()
+		return len(st.ready(all, time.Now())) == 2
+	})
 	after, _ := b.now()
-	if !after.svids["w"].leaf.Equal(before.svids["w"].leaf) || after.svids["gone"] != nil || string(after.svids["w"].key) != string(before.svids["w"].key) {
+	if !after.svids["w"].leaf.Equal(before.svids["w"].leaf) || after.svids["gone"] != nil ||
+		string(after.svids["w"].key) != string(before.svids["w"].key) {
 		t.Error("it is another certificate")
 	}
 	stop()
@@ -152,7 +168,8 @@ func TestKept(t *testing.T) {
 		"others may read it": func() error { return os.Chmod(path, 0o644) },
 		"damaged":            func() error { return os.WriteFile(path, good[:len(good)/2], 0o600) },
 		"another key": func() error {
-			return os.WriteFile(path, []byte(`[{"workload":"w","id":"spiffe://`+testCluster+`/w","chain":"AA==","key":"AA=="}]`), 0o600)
+			return os.WriteFile(path, []byte(`[{"workload":"w","id":"spiffe://`+testCluster+`/w","chain":"AA==","key":"AA=="}]`),
+				0o600)
 		},
 	} {
 		if err := os.WriteFile(path, good, 0o600); err != nil {

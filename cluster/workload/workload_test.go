@@ -52,7 +52,8 @@ func TestSocketPath(t *testing.T) {
 	}
 }
 
-// TestStaleSocket: the socket of a process that has ended is replaced, that of one that runs is not. Every user may connect.
+// TestStaleSocket: the socket of a process that has ended is replaced, that of one that runs is not. Every user may
+// connect.
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -81,16 +82,20 @@ func TestStaleSocket(t *testing.T) {
 // TestUnits reads whose process it is: names that users or services can choose do not count.
 func TestUnits(t *testing.T) {
 	for text, want := range map[string][]string{
-		"0::/system.slice/postgresql.service\n":                                           {"system.slice", "postgresql.service"},
-		"0::/system.slice/postgresql.service/fake.service\n":                              {"system.slice", "postgresql.service"},
-		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/postgresql.service\n": {"user.slice", "user-1000.slice", "user@1000.service"},
-		"0::/user.slice/user-1000.slice/session-3.scope\n":                                {"user.slice", "user-1000.slice", "session-3.scope"},
-		"0::/../billing.service\n":                                                        {"billing.service"},
-		"0::/docker/0123/system.slice/postgresql.service\n":                               nil,
+		"0::/system.slice/postgresql.service\n": {"system.slice",
+			"postgresql.service"},
+		"0::/system.slice/postgresql.service/fake.service\n": {"system.slice",
+			"postgresql.service"},
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/postgresql.service\n": {"user.slice", "user-1000.slice",
+			"user@1000.service"},
+		"0::/user.slice/user-1000.slice/session-3.scope\n":  {"user.slice", "user-1000.slice", "session-3.scope"},
+		"0::/../billing.service\n":                          {"billing.service"},
+		"0::/docker/0123/system.slice/postgresql.service\n": nil,
 		"0::/\n": nil,
-		"12:cpu:/system.slice/other.service\n1:name=systemd:/system.slice/billing.service\n": {"system.slice", "billing.service"},
-		"12:cpu:/system.slice/other.service\n":                                               nil,
-		"":                                                                                   nil, "nonsense": nil, "0::": nil,
+		"12:cpu:/system.slice/other.service\n1:name=systemd:/system.slice/billing.service\n": {"system.slice",
+			"billing.service"},
+		"12:cpu:/system.slice/other.service\n": nil,
+		"":                                     nil, "nonsense": nil, "0::": nil,
 	} {
 		if got := unitsOf([]byte(text)); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -161,7 +166,8 @@ func TestCaller(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if int(c.uid) != os.Geteuid() || int(c.gid) != os.Getegid() || int(c.pid) != os.Getpid() || len(c.groups) != len(groups) {
+	if int(c.uid) != os.Geteuid() || int(c.gid) != os.Getegid() || int(c.pid) != os.Getpid() ||
+		len(c.groups) != len(groups) {
 		t.Errorf("the caller is %+v", c)
 	}
 	if !c.ownsMember() {

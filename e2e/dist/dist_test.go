@@ -45,8 +45,8 @@ func run(t *testing.T, env []string, name string, args ...string) string {
 	return string(out)
 }
 
-// TestPackage installs the Debian package, starts a member, upgrades, removes and purges it, in a copy of this machine's
-// system: an overlay over its root, in namespaces of its own.
+// TestPackage installs the Debian package, starts a member, upgrades, removes and purges it, in a copy of this
+// machine's system: an overlay over its root, in namespaces of its own.
 func TestPackage(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting an overlay takes root")
@@ -115,9 +115,9 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// TestArm64 builds the binary for arm64 and has an emulator run it: it is static, and says the same as the one of this machine. A
-// member does not run there: dqlite needs io_setup, which the emulator of processes does not have. It takes minutes: `make
-// dist-test` runs it.
+// TestArm64 builds the binary for arm64 and has an emulator run it: it is static, and says the same as the one of this
+// machine. A member does not run there: dqlite needs io_setup, which the emulator of processes does not have. It takes
+// minutes: `make dist-test` runs it.
 func TestArm64(t *testing.T) {
 	if os.Getenv("MUSTER_DIST_TEST") == "" {
 		t.Skip("it builds for another architecture: make dist-test")
@@ -132,7 +132,8 @@ func TestArm64(t *testing.T) {
 	if out := run(t, nil, emulator, other, "version"); !strings.Contains(out, "muster") {
 		t.Errorf("its version: %s", out)
 	}
-	if got, want := run(t, nil, emulator, other, "completion", "bash"), run(t, nil, here, "completion", "bash"); got != want {
+	if got, want := run(t, nil, emulator, other, "completion", "bash"), run(t, nil, here, "completion",
+		"bash"); got != want {
 		t.Errorf("its completions differ: %d bytes, and %d here", len(got), len(want))
 	}
 }

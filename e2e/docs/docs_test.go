@@ -134,7 +134,8 @@ func (p *place) runBlock(b block, settles time.Duration) error {
 }
 
 // looks are commands that only look. They are repeated for a while: what members know of each other takes a moment.
-var looks = regexp.MustCompile(`^(sqlite3|curl -s |(\./)?muster (members|autopilot|status|peering (list|show|members)|(ca|key) status|` +
+var looks = regexp.MustCompile(`^(sqlite3|curl -s |(\./)?muster (members|autopilot|status|peering ` +
+	`(list|show|members)|(ca|key) status|` +
 	`enrollment list|audit|raft|doctor))\b`)
 
 // check runs a command and compares its exit status and what it has printed.
@@ -163,16 +164,17 @@ func TestWrongCommandFails(t *testing.T) {
 	t.Parallel()
 	const text = "<!-- run: %s -->\n```console\n%s\n```\n"
 	for name, x := range map[string]struct{ place, block, fault string }{
-		"right":         {"cluster=1", "$ muster members\nID NAME STATUS …\n1 node-1 alive …", ""},
-		"no command":    {"empty", "$ muster membres", "exit status 2"},
-		"no flag":       {"empty", "$ muster members --colour", "exit status 2"},
-		"refused":       {"cluster=1", "$ muster member show 7", "exit status 1"},
-		"other output":  {"cluster=1", "$ muster members\n1 node-1 dead …", "does not print this line"},
-		"other order":   {"cluster=1", "$ muster members\n1 node-1 alive …\nID NAME STATUS …", "does not print this line"},
-		"no program":    {"empty", "$ mustre members", "exit status 127"},
-		"pipe":          {"empty", "$ muster membres | cat", "exit status 2"},
-		"syntax":        {"empty", "$ muster members)", "exit status"},
-		"does not run":  {"cluster=1", "$ muster serve --data x --api 127.0.0.1:5000 --raft 127.0.0.1:7000", "does not print this line"},
+		"right":        {"cluster=1", "$ muster members\nID NAME STATUS …\n1 node-1 alive …", ""},
+		"no command":   {"empty", "$ muster membres", "exit status 2"},
+		"no flag":      {"empty", "$ muster members --colour", "exit status 2"},
+		"refused":      {"cluster=1", "$ muster member show 7", "exit status 1"},
+		"other output": {"cluster=1", "$ muster members\n1 node-1 dead …", "does not print this line"},
+		"other order":  {"cluster=1", "$ muster members\n1 node-1 alive …\nID NAME STATUS …", "does not print this line"},
+		"no program":   {"empty", "$ mustre members", "exit status 127"},
+		"pipe":         {"empty", "$ muster membres | cat", "exit status 2"},
+		"syntax":       {"empty", "$ muster members)", "exit status"},
+		"does not run": {"cluster=1", "$ muster serve --data x --api 127.0.0.1:5000 --raft 127.0.0.1:7000",
+			"does not print this line"},
 		"second in dev": {"cluster=1", "$ muster dev --data data", "does not print this line"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -196,8 +198,9 @@ func TestWrongCommandFails(t *testing.T) {
 // TestParse: comments and blocks are read as doc.go says.
 func TestParse(t *testing.T) {
 	t.Parallel()
-	blocks, err := parse("a.md", "<!-- run: cluster=3 on=2 exit=1\nX=1 -->\n  ```console\n  B$ a \\\n      b\n  out\n  ```\n"+
-		"<!-- run: no, needs a machine -->\n```sh\n# about\nc\n```\n```go\nd\n```\n")
+	blocks, err := parse("a.md",
+		"<!-- run: cluster=3 on=2 exit=1\nX=1 -->\n  ```console\n  B$ a \\\n      b\n  out\n  ```\n"+
+			"<!-- run: no, needs a machine -->\n```sh\n# about\nc\n```\n```go\nd\n```\n")
 	if err != nil || len(blocks) != 2 {
 		t.Fatalf("%d blocks, %v", len(blocks), err)
 	}
@@ -209,7 +212,8 @@ func TestParse(t *testing.T) {
 	if blocks[1].needs.skip != "needs a machine" || len(blocks[1].steps) != 1 {
 		t.Errorf("%+v", blocks[1])
 	}
-	for _, bad := range []string{"<!-- run: no, -->", "<!-- run: colour=3 -->", "<!-- run: cluster=x -->", "<!-- run: empty"} {
+	for _, bad := range []string{"<!-- run: no, -->", "<!-- run: colour=3 -->", "<!-- run: cluster=x -->",
+		"<!-- run: empty"} {
 		if _, err := parse("a.md", bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

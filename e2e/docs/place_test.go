@@ -44,7 +44,13 @@ type place struct {
 
 // newPlace makes a place and starts its shell. run marks all processes that are started there.
 func newPlace(dir, run string) (*place, error) {
-	p := &place{dir: dir, run: run, lines: make(chan string, 1000), behind: map[int]string{}, served: map[int][]string{}}
+	p := &place{
+		dir:    dir,
+		run:    run,
+		lines:  make(chan string, 1000),
+		behind: map[int]string{},
+		served: map[int][]string{},
+	}
 	if err := p.findPorts(); err != nil {
 		return nil, err
 	}
@@ -182,13 +188,14 @@ func (p *place) here(text string, member int) string {
 
 var (
 	devCommand = regexp.MustCompile(`(make run|(?:\./)?muster dev)\b`)
-	goesOnFor  = regexp.MustCompile(`^(\w+=\S+ )*(make run|(\./)?muster (dev|serve|watch)\b|.*muster .*(--follow|--watch)\b|curl -sN )`)
-	service    = regexp.MustCompile(`^systemctl (stop|start|restart) muster$`)
-	stopping   = regexp.MustCompile(`^(stop|kill) ([\d ]+)$`)
+	goesOnFor  = regexp.MustCompile(`^(\w+=\S+ )*(make run|(\./)?muster (dev|serve|watch)\b|.*muster ` +
+		`.*(--follow|--watch)\b|curl -sN )`)
+	service  = regexp.MustCompile(`^systemctl (stop|start|restart) muster$`)
+	stopping = regexp.MustCompile(`^(stop|kill) ([\d ]+)$`)
 )
 
-// do runs one command and returns what it has printed and its exit status. One that goes on by itself is left running once it
-// has printed what the document shows; a line "^C" there ends it.
+// do runs one command and returns what it has printed and its exit status. One that goes on by itself is left running
+// once it has printed what the document shows; a line "^C" there ends it.
 func (p *place) do(s step, member int) (said string, code int, err error) {
 	command := regexp.MustCompile(`\bNODE\b`).ReplaceAllString(p.here(s.command, member), strconv.Itoa(member))
 	if m := service.FindStringSubmatch(command); m != nil {
@@ -281,7 +288,8 @@ func (p *place) start(s step, command string, member int) (said string, err erro
 				nth++
 			}
 		}
-		command = strings.Replace(command, m, fmt.Sprintf("muster dev --api-port %d --raft-port %d", p.api+10*nth, p.raft+10*nth), 1)
+		command = strings.Replace(command, m,
+			fmt.Sprintf("muster dev --api-port %d --raft-port %d", p.api+10*nth, p.raft+10*nth), 1)
 	}
 	file := filepath.Join(p.dir, fmt.Sprintf(".behind.%d.log", len(p.behind)))
 	text, code, err := p.ask(fmt.Sprintf("set -m\n{ %s\n} >%s 2>&1 </dev/null &\nset +m\necho pid $!", command, file), "")

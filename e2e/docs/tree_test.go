@@ -38,7 +38,8 @@ func sources(t *testing.T, endings ...string) (names []string) {
 
 var (
 	// "reference consul_peering, section 1.1", "docs/reference/contract.md, section 5", "sections 1.4 and 3", "2.2 (b)"
-	cites   = regexp.MustCompile(`\breference[ /]([a-z]+_[a-z]+|contract)(?:\.md)?(?:,? (?:sections? )?(\d+(?:\.\d+)?)(?: \([a-z]\))?(?: and (\d+(?:\.\d+)?))?)?`)
+	cites = regexp.MustCompile(`\breference[ /]([a-z]+_[a-z]+|contract)(?:\.md)?(?:,? (?:sections? ` +
+		`)?(\d+(?:\.\d+)?)(?: \([a-z]\))?(?: and (\d+(?:\.\d+)?))?)?`)
 	numbers = regexp.MustCompile(`(?m)^#{2,4} (\d+(?:\.\d+)?)[. ]`)
 	joins   = regexp.MustCompile(`\n\s*(//|#|--|\*)?\s*`)
 )
@@ -126,7 +127,9 @@ func TestLinks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.ContainsFunc(headings.FindAllStringSubmatch(string(page), -1), func(h []string) bool { return anchor(h[1]) == part }) {
+			if !slices.ContainsFunc(headings.FindAllStringSubmatch(string(page), -1), func(h []string) bool {
+				return anchor(h[1]) == part
+			}) {
 				t.Errorf("%s has a link to %s: %s has no such heading", name, m[1], target)
 			}
 		}
@@ -155,7 +158,8 @@ func TestNamedFiles(t *testing.T) {
 			tests[m[1]] = true
 		}
 	}
-	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "handlers/DESIGN.md", "cluster/DESIGN.md",
+	for _, page := range []string{"CONTRIBUTING.md", "docs/architecture.md", "store/DESIGN.md", "handlers/DESIGN.md",
+		"cluster/DESIGN.md",
 		"cluster/autopilot/DESIGN.md", "docs/reliability.md"} {
 		text, err := os.ReadFile("../../" + page)
 		if err != nil {
@@ -184,7 +188,8 @@ func TestNamedFiles(t *testing.T) {
 var longFlag = regexp.MustCompile("(?:^|[ `|])--([a-z][a-z0-9-]+)")
 
 // others are programs whose flags the documents show, too.
-var others = regexp.MustCompile(`\b(curl|openssl|age-keygen|sqlite3|basenc|base64|systemctl|journalctl|ssh|sed|go test|birdc|make)\b[^|&;]*`)
+var others = regexp.MustCompile(`\b(curl|openssl|age-keygen|sqlite3|basenc|base64|systemctl|journalctl|ssh|sed|go ` +
+	`test|birdc|make)\b[^|&;]*`)
 
 // TestFlags: each flag that the documents name is one of muster's, and operations.md lists every flag of serve.
 func TestFlags(t *testing.T) {

@@ -146,7 +146,8 @@ func (c *campaign) operate(s *step, place int) (undo func()) {
 		case "rotate-join-keys":
 			c.operator(through, "POST", "/api/v1/cluster/join-keys/rotate", `{}`)
 		case "rotate-ca":
-			c.operator(through, "POST", "/api/v1/cluster/ca/rotate", fmt.Sprintf(`{"kind":%q,"overlap":"2s"}`, []string{"transport", "http"}[s.choice%2]))
+			c.operator(through, "POST", "/api/v1/cluster/ca/rotate",
+				fmt.Sprintf(`{"kind":%q,"overlap":"2s"}`, []string{"transport", "http"}[s.choice%2]))
 		case "replace":
 			c.replace(m, through)
 		}
@@ -173,7 +174,8 @@ func (c *campaign) operator(m *member, method, path, body string) answer {
 func (c *campaign) resume(m *member) {
 	err := c.host.Within(patience, func() error {
 		for _, x := range c.members() {
-			if a := c.try(x, "POST", fmt.Sprintf("%s/%d/resume", membersPath, m.id.Load()), "", 20*time.Second); a.verdict == done || a.verdict == refused {
+			if a := c.try(x, "POST", fmt.Sprintf("%s/%d/resume", membersPath, m.id.Load()), "",
+				20*time.Second); a.verdict == done || a.verdict == refused {
 				return nil
 			} else if x.answers() {
 				c.note("resume of %s through %s: %v", m.name, x.name, a)
@@ -188,7 +190,8 @@ func (c *campaign) resume(m *member) {
 
 // drain drains a member and waits until it is.
 func (c *campaign) drain(m, through *member) error {
-	if a := c.operator(through, "POST", fmt.Sprintf("%s/%d/drain", membersPath, m.id.Load()), `{"deadlineSeconds":1}`); a.verdict != done {
+	if a := c.operator(through, "POST", fmt.Sprintf("%s/%d/drain", membersPath, m.id.Load()),
+		`{"deadlineSeconds":1}`); a.verdict != done {
 		return fmt.Errorf("it is not drained: %v", a)
 	}
 	return c.host.Within(20*time.Second, func() error {
@@ -242,7 +245,8 @@ func (c *campaign) replace(m, through *member) {
 	}
 }
 
-// admit lets a new machine join. A removal ends the tokens that were made before it, also this one's: then it gets another.
+// admit lets a new machine join. A removal ends the tokens that were made before it, also this one's: then it gets
+// another.
 func (c *campaign) admit(m *member) error {
 	p := m.current()
 	if p != nil && p.running() {

@@ -41,8 +41,14 @@ func TestCampaign(t *testing.T) {
 			t.Fatalf("KINDS must be kinds of faults, not %q", kinds)
 		}
 	}
-	c := &campaign{t: t, plan: newPlan(seed, int(members), int(faults)), root: t.TempDir(), rec: newRecorder(), begin: time.Now(),
-		figures: map[string][]time.Duration{}}
+	c := &campaign{
+		t:       t,
+		plan:    newPlan(seed, int(members), int(faults)),
+		root:    t.TempDir(),
+		rec:     newRecorder(),
+		begin:   time.Now(),
+		figures: map[string][]time.Duration{},
+	}
 	c.octet = loopback(t)
 	c.disks = c.makeRoom()
 	c.net = newNetwork(int(members))
@@ -140,7 +146,8 @@ func (c *campaign) endEpoch(e *epoch) {
 	for _, m := range c.members() {
 		for group := range 2 {
 			for i := range registers {
-				o := &op{Client: id, Kind: "get", Key: fmt.Sprintf("%s-%d-%d", e.load.prefix, max(0, int(e.load.asked.Load())/(keyLife*registers)-group), i)}
+				o := &op{Client: id, Kind: "get",
+					Key: fmt.Sprintf("%s-%d-%d", e.load.prefix, max(0, int(e.load.asked.Load())/(keyLife*registers)-group), i)}
 				e.load.get(o, m)
 			}
 		}
@@ -175,8 +182,8 @@ func (c *campaign) minted(audit []client.Event, first uint64) (order []uint64) {
 
 const snapshotPath = "/v1/operator/snapshot"
 
-// restore brings back a snapshot, with a fault beside it if the plan says so, and looks that what came after the snapshot
-// is gone and what was there is there: as a whole, on every member, as the answer has said.
+// restore brings back a snapshot, with a fault beside it if the plan says so, and looks that what came after the
+// snapshot is gone and what was there is there: as a whole, on every member, as the answer has said.
 func (c *campaign) restore(e *epoch, s *step) {
 	m := c.member(e.n % c.plan.members)
 	key := e.load.prefix + "-kept"
@@ -251,8 +258,9 @@ func (c *campaign) report() {
 	var lines []string
 	for kind, gaps := range c.figures {
 		slices.Sort(gaps)
-		lines = append(lines, fmt.Sprintf("  %-24s %2d times, longest time without an acknowledged write: median %v, longest %v", kind, len(gaps),
-			gaps[len(gaps)/2].Round(10*time.Millisecond), gaps[len(gaps)-1].Round(10*time.Millisecond)))
+		lines = append(lines,
+			fmt.Sprintf("  %-24s %2d times, longest time without an acknowledged write: median %v, longest %v", kind, len(gaps),
+				gaps[len(gaps)/2].Round(10*time.Millisecond), gaps[len(gaps)-1].Round(10*time.Millisecond)))
 	}
 	slices.Sort(lines)
 	c.note("the machine: %v", c.host)

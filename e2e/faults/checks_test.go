@@ -11,22 +11,68 @@ import (
 func TestModels(t *testing.T) {
 	ok, maybe, no := done.String(), unknown.String(), refused.String()
 	put := func(value string, version, status int, call, ret int64) *op {
-		return &op{Kind: "put", Value: value, Version: version, Status: status, Verdict: ok, Call: call, Return: ret}
+		return &op{
+			Kind:    "put",
+			Value:   value,
+			Version: version,
+			Status:  status,
+			Verdict: ok,
+			Call:    call,
+			Return:  ret,
+		}
 	}
 	get := func(got string, version int, call, ret int64) *op {
-		return &op{Kind: "get", Got: got, Version: version, Verdict: ok, Call: call, Return: ret}
+		return &op{
+			Kind:    "get",
+			Got:     got,
+			Version: version,
+			Verdict: ok,
+			Call:    call,
+			Return:  ret,
+		}
 	}
-	lost := &op{Kind: "put", Value: "b", Verdict: maybe, Call: 3, Return: 4}
+	lost := &op{
+		Kind:    "put",
+		Value:   "b",
+		Verdict: maybe,
+		Call:    3,
+		Return:  4,
+	}
 	join := func(key string, id uint64, verdict string, call, ret int64) *op {
-		return &op{Kind: "join", Key: key, ID: id, Verdict: verdict, Call: call, Return: ret}
+		return &op{
+			Kind:    "join",
+			Key:     key,
+			ID:      id,
+			Verdict: verdict,
+			Call:    call,
+			Return:  ret,
+		}
 	}
 	mint := func(id uint64, call, ret int64) *op {
-		return &op{Kind: "mint", ID: id, Verdict: ok, Call: call, Return: ret}
+		return &op{
+			Kind:    "mint",
+			ID:      id,
+			Verdict: ok,
+			Call:    call,
+			Return:  ret,
+		}
 	}
 	list := func(call, ret int64, ids ...uint64) *op {
-		return &op{Kind: "tokens", IDs: ids, Verdict: ok, Call: call, Return: ret}
+		return &op{
+			Kind:    "tokens",
+			IDs:     ids,
+			Verdict: ok,
+			Call:    call,
+			Return:  ret,
+		}
 	}
-	remove := &op{Kind: "remove", ID: 7, Verdict: ok, Call: 3, Return: 4}
+	remove := &op{
+		Kind:    "remove",
+		ID:      7,
+		Verdict: ok,
+		Call:    3,
+		Return:  4,
+	}
 	place := map[uint64]int{10: 0, 11: 1}
 	for _, x := range []struct {
 		what string
@@ -38,15 +84,23 @@ func TestModels(t *testing.T) {
 		{"what was stored is lost", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), get("", 0, 3, 4)}},
 		{"a stale read", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 2, 200, 3, 4), get("a", 1, 5, 6)}},
 		{"stored twice", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), put("b", 3, 200, 3, 4)}},
-		{"an unknown outcome shows late", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("a", 1, 5, 6), get("b", 2, 7, 8)}},
-		{"a deletion of unknown outcome", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: maybe, Call: 3, Return: 4}, get("", 0, 5, 6)}},
-		{"a strange answer says nothing", true, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: strange.String(), Call: 3, Return: 4}, get("", 0, 5, 6)}},
-		{"an unknown outcome comes and goes", false, fits(stepRegister), []*op{put("a", 1, 201, 1, 2), lost, get("b", 2, 5, 6), get("a", 1, 7, 8)}},
-		{"two uses of two", true, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 0, no, 4, 5)}},
-		{"three uses of two", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 3, ok, 4, 5)}},
-		{"refused though there is a use left", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("c", 0, no, 4, 5)}},
+		{"an unknown outcome shows late", true, fits(stepRegister),
+			[]*op{put("a", 1, 201, 1, 2), lost, get("a", 1, 5, 6), get("b", 2, 7, 8)}},
+		{"a deletion of unknown outcome", true, fits(stepRegister),
+			[]*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: maybe, Call: 3, Return: 4}, get("", 0, 5, 6)}},
+		{"a strange answer says nothing", true, fits(stepRegister),
+			[]*op{put("a", 1, 201, 1, 2), {Kind: "delete", Verdict: strange.String(), Call: 3, Return: 4}, get("", 0, 5, 6)}},
+		{"an unknown outcome comes and goes", false, fits(stepRegister),
+			[]*op{put("a", 1, 201, 1, 2), lost, get("b", 2, 5, 6), get("a", 1, 7, 8)}},
+		{"two uses of two", true, fits(stepUses(2)),
+			[]*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 0, no, 4, 5)}},
+		{"three uses of two", false, fits(stepUses(2)),
+			[]*op{join("a", 1, ok, 1, 2), join("b", 2, ok, 1, 3), join("c", 3, ok, 4, 5)}},
+		{"refused though there is a use left", false, fits(stepUses(2)),
+			[]*op{join("a", 1, ok, 1, 2), join("c", 0, no, 4, 5)}},
 		{"another id for the same key", false, fits(stepUses(2)), []*op{join("a", 1, ok, 1, 2), join("a", 2, ok, 4, 5)}},
-		{"the log grows", true, fits(stepLog(place)), []*op{mint(10, 1, 2), list(3, 4, 10), mint(11, 5, 6), list(7, 8, 11, 10)}},
+		{"the log grows", true, fits(stepLog(place)),
+			[]*op{mint(10, 1, 2), list(3, 4, 10), mint(11, 5, 6), list(7, 8, 11, 10)}},
 		{"a list is behind", false, fits(stepLog(place)), []*op{mint(10, 1, 2), mint(11, 3, 4), list(5, 6, 10)}},
 		{"a list has a hole", false, fits(stepLog(place)), []*op{mint(10, 1, 2), mint(11, 1, 4), list(2, 3, 11)}},
 		{"a member goes", true, fits(stepLife(7)), []*op{join("a", 7, ok, 1, 2), remove, list(5, 6, 8)}},
@@ -79,18 +133,22 @@ func TestJudge(t *testing.T) {
 		want         verdict
 	}{
 		{"GET", ours, 200, "", nil, done},
-		{"DELETE", ours, 503, `{"error":"raft commit timeout` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown"}, unknown},
+		{"DELETE", ours, 503, `{"error":"raft commit timeout` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown"},
+			unknown},
 		{"DELETE", ours, 503, `{"error":"raft commit timeout` + maybe + `"}`, nil, strange},
 		{"DELETE", ours, 503, `{"error":"raft commit timeout"}`, []string{"X-Muster-Outcome", "unknown"}, strange},
-		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown"}, strange},
-		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` + maybe + `"}`, []string{"X-Muster-Outcome", "unknown", "Retry-After", "1"}, unknown},
+		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` +
+			maybe + `"}`, []string{"X-Muster-Outcome", "unknown"}, strange},
+		{"POST", joinPath, 503, `{"error":"service_unavailable","message":"Service unavailable: the outcome is not known` +
+			maybe + `"}`, []string{"X-Muster-Outcome", "unknown", "Retry-After", "1"}, unknown},
 		{"PUT", ours, 503, `{"error":"no cluster leader: raft commit timeout"}`, []string{"Retry-After", "1"}, nothing},
 		{"PUT", ours, 503, `{"error":"no cluster leader: raft commit timeout"}`, nil, strange},
 		{"PUT", ours, 500, `{"error":"internal error"}`, nil, strange},
 		{"PUT", ours, 410, "node-id 1 is not a current cluster member", nil, strange},
 		{"PUT", ours, 409, `{"error":"x"}`, nil, refused},
 		{"GET", ours, 401, `{"error":"Invalid token"}`, nil, strange},
-		{"POST", joinPath, 401, `{"error":"unauthorized","message":"Unauthorized: Join token was already used"}`, nil, refused},
+		{"POST", joinPath, 401, `{"error":"unauthorized","message":"Unauthorized: Join token was already used"}`, nil,
+			refused},
 		{"PUT", raft, 500, "No cluster leader", []string{"Retry-After", "1"}, nothing},
 		{"PUT", raft, 500, "leadership lost while committing log" + maybe, []string{"X-Muster-Outcome", "unknown"}, unknown},
 		{"PUT", raft, 500, "failed to transfer leadership: node 3 does not answer", nil, refused},

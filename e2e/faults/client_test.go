@@ -57,9 +57,10 @@ func (a answer) String() string {
 
 // web asks members. It does not check their certificates, which campaigns replace: other tests do.
 var web = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
-	TLSClientConfig:     &tls.Config{InsecureSkipVerify: true},
-	ForceAttemptHTTP2:   false,
-	TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{}, // one connection for each request under way
+	TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+	ForceAttemptHTTP2: false,
+	// one connection for each request under way
+	TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{},
 	DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
 	MaxIdleConnsPerHost: 16,
 	IdleConnTimeout:     10 * time.Second,
@@ -115,8 +116,8 @@ func (c *campaign) try(m *member, method, path, body string, limit time.Duration
 // Texts that the families give, each in its own envelope, when nothing has been done and may be in a moment.
 var notDone = []string{"no cluster leader", "No cluster leader", "; try again", "older schema"}
 
-// judge reads an answer as a client must: by its status, by the header that says of an outcome that it is not known, and
-// by the families' documented texts. What fits none of these is strange.
+// judge reads an answer as a client must: by its status, by the header that says of an outcome that it is not known,
+// and by the families' documented texts. What fits none of these is strange.
 func judge(method, path string, a answer, h http.Header) verdict {
 	says := func(text string) bool { return strings.Contains(a.body, text) }
 	again := h.Get("Retry-After") != ""
@@ -132,9 +133,11 @@ func judge(method, path string, a answer, h http.Header) verdict {
 		return unknown
 	case unavailable && again && slices.ContainsFunc(notDone, says):
 		return nothing
-	case plain && a.status == http.StatusInternalServerError && (says("failed to transfer leadership: ") || says("leadership transfer in progress")):
+	case plain && a.status == http.StatusInternalServerError &&
+		(says("failed to transfer leadership: ") || says("leadership transfer in progress")):
 		return refused
-	case method == "POST" && path == joinPath && a.status == http.StatusUnauthorized && says("oin token"): // one that admits nobody any more
+	// one that admits nobody any more
+	case method == "POST" && path == joinPath && a.status == http.StatusUnauthorized && says("oin token"):
 		return refused
 	}
 	switch a.status {

@@ -18,7 +18,8 @@ import (
 // patience bounds what takes a moment on an idle machine.
 const patience = 60 * time.Second
 
-// member is one machine in a place of the cluster. Its place keeps its links; a machine that replaces it is another member.
+// member is one machine in a place of the cluster. Its place keeps its links; a machine that replaces it is another
+// member.
 type member struct {
 	place     int
 	name      string
@@ -127,8 +128,14 @@ func (c *campaign) newMember(place int) *member {
 	n := c.born
 	c.mu.Unlock()
 	name := fmt.Sprintf("m%d", n)
-	m := &member{place: place, name: name, dir: filepath.Join(c.root, name), log: filepath.Join(c.root, name+".log"),
-		api: fmt.Sprintf("127.%d.1.%d:5000", c.octet, n), raft: fmt.Sprintf("127.%d.1.%d:7000", c.octet, n)}
+	m := &member{
+		place: place,
+		name:  name,
+		dir:   filepath.Join(c.root, name),
+		log:   filepath.Join(c.root, name+".log"),
+		api:   fmt.Sprintf("127.%d.1.%d:5000", c.octet, n),
+		raft:  fmt.Sprintf("127.%d.1.%d:7000", c.octet, n),
+	}
 	via := fmt.Sprintf("127.%d.2.%d", c.octet, n)
 	m.via = via + ":5000"
 	m.args = []string{"serve", "--data", m.dir, "--name", name, "--api", m.api, "--raft", m.raft, "--advertise", via}
@@ -374,7 +381,8 @@ func (c *campaign) end() {
 		}
 		data, _ := os.ReadFile(m.log)
 		text := strings.ReplaceAll(string(data), "level=ERROR msg=\"this node has been removed", "") // which it is to say
-		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "goroutine 1 [", "AddressSanitizer", "Assertion", "level=ERROR"} {
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "goroutine 1 [", "AddressSanitizer", "Assertion",
+			"level=ERROR"} {
 			if i := strings.Index(text, bad); i >= 0 {
 				c.violate("%s says %q in its log:\n%s", m.name, bad, text[max(0, i-200):min(len(text), i+2000)])
 			}

@@ -83,7 +83,9 @@ func (c *campaign) unmount() {
 	for _, m := range c.members() {
 		c.takeDisk(m)
 	}
-	if err := c.host.Within(20*time.Second, func() error { return syscall.Unmount(filepath.Join(c.root, "disks"), 0) }); err != nil {
+	if err := c.host.Within(20*time.Second, func() error {
+		return syscall.Unmount(filepath.Join(c.root, "disks"), 0)
+	}); err != nil {
 		c.t.Error(err)
 	}
 }

@@ -122,7 +122,8 @@ func sameEvents(events, audit []client.Event) error {
 		if i >= len(events) {
 			return fmt.Errorf("%d events, %d entries; %s %s is missing", len(events), len(audit), e.ID(), e.Action)
 		}
-		if x := events[i]; x.ID() != e.ID() || x.Action != e.Action || x.Object != e.Object || x.Outcome != e.Outcome || x.Detail != e.Detail {
+		if x := events[i]; x.ID() != e.ID() || x.Action != e.Action || x.Object != e.Object || x.Outcome != e.Outcome ||
+			x.Detail != e.Detail {
 			return fmt.Errorf("at %d the stream has %+v, the audit %+v", i, x, e)
 		}
 	}
@@ -132,8 +133,8 @@ func sameEvents(events, audit []client.Event) error {
 	return nil
 }
 
-// checkFiles waits until no member holds more of what it has replaced than a reader may have open for a moment: such files
-// take room that nobody sees.
+// checkFiles waits until no member holds more of what it has replaced than a reader may have open for a moment: such
+// files take room that nobody sees.
 func (c *campaign) checkFiles() {
 	const atMost = 2
 	for _, m := range c.members() {
@@ -142,7 +143,8 @@ func (c *campaign) checkFiles() {
 			old := 0
 			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid()))
 			for _, f := range files {
-				if target, err := os.Readlink(f); err == nil && strings.HasPrefix(target, m.dir) && strings.HasSuffix(target, "(deleted)") {
+				if target, err := os.Readlink(f); err == nil && strings.HasPrefix(target, m.dir) &&
+					strings.HasSuffix(target, "(deleted)") {
 					old++
 				}
 			}

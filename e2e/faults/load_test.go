@@ -169,7 +169,8 @@ func (l *load) members(id int, m *member) {
 // round makes a token, has more machines join with it at once than it admits, each until it is answered, and removes
 // some of those that were admitted.
 func (l *load) round(id int, r *mrand.Rand) {
-	x, err := result[client.NewJoinToken](l.c.do(l.someone(r), "POST", tokensPath, fmt.Sprintf(`{"ttlSeconds":3600,"mode":"replicate","maxUses":%d}`, tokenUses), bound))
+	x, err := result[client.NewJoinToken](l.c.do(l.someone(r), "POST", tokensPath,
+		fmt.Sprintf(`{"ttlSeconds":3600,"mode":"replicate","maxUses":%d}`, tokenUses), bound))
 	if err != nil {
 		return
 	}
@@ -205,8 +206,9 @@ func (l *load) join(x client.NewJoinToken, r *mrand.Rand) (node uint64) {
 		public = append(public, int(b))
 	}
 	port := joinPorts.Add(1)
-	body, _ := json.Marshal(map[string]any{"token": x.Token, "advertise_addr": fmt.Sprintf("127.%d.3.1", l.c.octet), "overlay_port": 51420,
-		"raft_port": port, "wg_public_key": "", "mode": "replicate", "secrets_pubkey": public})
+	body, _ := json.Marshal(map[string]any{"token": x.Token, "advertise_addr": fmt.Sprintf("127.%d.3.1", l.c.octet),
+		"overlay_port": 51420,
+		"raft_port":    port, "wg_public_key": "", "mode": "replicate", "secrets_pubkey": public})
 	first := l.rec.now()
 	for range 4 {
 		o := &op{Client: int(clientIDs.Add(1)), Kind: "join", Key: fmt.Sprintf("k%d", port), Value: x.ID}

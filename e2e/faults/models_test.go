@@ -22,7 +22,13 @@ func timeline(ops []*op, use func(*op) bool) (list []porcupine.Operation) {
 		if !use(o) {
 			continue
 		}
-		x := porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
+		x := porcupine.Operation{
+			ClientId: o.Client,
+			Input:    o,
+			Output:   o,
+			Call:     o.Call,
+			Return:   o.Return,
+		}
 		if o.open() {
 			pending++
 			x.ClientId, x.Return = pending, forever
@@ -41,7 +47,8 @@ func stepOf[S comparable](step func(S, *op) (bool, S)) func(any, any, any) (bool
 
 func describe(_, output any) string {
 	o := output.(*op)
-	return fmt.Sprintf("%s %s %s → %s %d %s v%d id %d (%d ids)", o.Kind, o.Key, o.Value, o.Verdict, o.Status, o.Got, o.Version, o.ID, len(o.IDs))
+	return fmt.Sprintf("%s %s %s → %s %d %s v%d id %d (%d ids)", o.Kind, o.Key, o.Value, o.Verdict, o.Status, o.Got,
+		o.Version, o.ID, len(o.IDs))
 }
 
 // register is a secret: value and version, empty when there is none.
@@ -113,8 +120,8 @@ func stepLife(id uint64) func(life, *op) (bool, life) {
 	}
 }
 
-// stepLog is the list of tokens as a log: each token has the place that the audit gives it, and a list shows those up to
-// some place.
+// stepLog is the list of tokens as a log: each token has the place that the audit gives it, and a list shows those up
+// to some place.
 func stepLog(place map[uint64]int) func(int, *op) (bool, int) {
 	return func(s int, o *op) (bool, int) {
 		if o.Kind == "mint" {
@@ -165,7 +172,8 @@ func (c *campaign) checkRegisters(ops []*op) {
 	}
 	for _, o := range ops {
 		if x := never[o.Got]; o.Kind == "get" && o.is(done) && x != nil {
-			c.violate("a sure answer that is not: put %s=%s through %s was answered %d %q, and read through %s it is there", x.Key, x.Value, x.Through, x.Status, x.Text, o.Through)
+			c.violate("a sure answer that is not: put %s=%s through %s was answered %d %q, and read through %s it is there",
+				x.Key, x.Value, x.Through, x.Status, x.Text, o.Through)
 			x.Verdict = unknown.String() // so that only what else is wrong is reported
 			delete(never, o.Got)
 		}
@@ -196,7 +204,8 @@ func (c *campaign) checkLog(ops []*op, order []uint64) {
 		case o.is(done) && !there:
 			c.violate("the token for node %d, which %s answered with 201, is not there", o.ID, o.Through)
 		case there && (o.is(nothing) || o.is(refused) || o.is(unsent)):
-			c.violate("a sure answer that is not: minting for node %d through %s was answered %d %q, and the token is there", o.ID, o.Through, o.Status, o.Text)
+			c.violate("a sure answer that is not: minting for node %d through %s was answered %d %q, and the token is there",
+				o.ID, o.Through, o.Status, o.Text)
 			o.Verdict = unknown.String()
 			fallthrough
 		case there:

@@ -43,14 +43,16 @@ type plan struct {
 // deck is how often each kind comes in a round of faults. Those with a star hit the leader.
 var deck = map[string]int{
 	"kill": 3, "kill*": 3, "kill-all": 1, "kill-majority": 1, "terminate": 1, "terminate*": 1, "freeze": 2, "freeze*": 2,
-	"cut": 1, "cut-one-way": 2, "cut-one-way*": 2, "isolate": 1, "isolate*": 2, "deafen*": 1, "silence*": 1, "delay": 2, "refuse": 1,
+	"cut": 1, "cut-one-way": 2, "cut-one-way*": 2, "isolate": 1, "isolate*": 2, "deafen*": 1, "silence*": 1, "delay": 2,
+	"refuse":   1,
 	"transfer": 2, "drain": 1, "drain*": 1, "replace": 1, "replace*": 1, "rotate-data-key": 2, "rotate-join-keys": 1,
 	"rotate-ca": 1, "disk-full": 1, "disk-full*": 1,
 	"disk-stuck": 1, "disk-stuck*": 1, "restore": 1,
 }
 
 // pairs are the kinds that come together with another one of them.
-var pairs = []string{"kill", "kill*", "freeze", "freeze*", "cut", "cut-one-way", "cut-one-way*", "isolate", "isolate*", "delay", "refuse", "transfer", "disk-stuck*"}
+var pairs = []string{"kill", "kill*", "freeze", "freeze*", "cut", "cut-one-way", "cut-one-way*", "isolate", "isolate*",
+	"delay", "refuse", "transfer", "disk-stuck*"}
 
 func newPlan(seed uint64, members, faults int) plan {
 	r := rand.New(rand.NewPCG(seed, uint64(members)))

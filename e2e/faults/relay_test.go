@@ -149,8 +149,8 @@ func (n *network) serve(place int, in net.Conn, to string) {
 	wait.Wait()
 }
 
-// carry copies from one end to the other as the way allows. An end of the stream takes the same way as what comes before
-// it: a machine behind a cut does not learn that the other one has died.
+// carry copies from one end to the other as the way allows. An end of the stream takes the same way as what comes
+// before it: a machine behind a cut does not learn that the other one has died.
 func (n *network) carry(from, to int, w, r net.Conn, ended <-chan struct{}, stop func()) {
 	type piece struct {
 		data []byte
@@ -235,7 +235,8 @@ func hexAddr(s string) string {
 		return ""
 	}
 	x := p.Addr().Unmap().As4()
-	return fmt.Sprintf("%02X%02X%02X%02X:%s", x[3], x[2], x[1], x[0], strings.ToUpper(leftPad(strconv.FormatUint(uint64(p.Port()), 16))))
+	return fmt.Sprintf("%02X%02X%02X%02X:%s", x[3], x[2], x[1], x[0],
+		strings.ToUpper(leftPad(strconv.FormatUint(uint64(p.Port()), 16))))
 }
 
 func leftPad(s string) string { return strings.Repeat("0", 4-len(s)) + s }

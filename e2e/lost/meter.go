@@ -1,5 +1,5 @@
-// Package lost measures in tests of real processes the time that the machine itself loses, so that bounds judge muster and not what
-// else runs beside it.
+// Package lost measures in tests of real processes the time that the machine itself loses, so that bounds judge muster
+// and not what else runs beside it.
 package lost
 
 import (
@@ -20,10 +20,10 @@ import (
 	"muster/e2e/processes"
 )
 
-// Meter is a measurement. Every tenth of a second it does a round of work as a small request is: a few changes between two
-// processes, a little computing, a file that is synced. What a round takes beyond the fastest one is time that the machine has
-// lost, but no more of it than the share of the processors that others than the members had: members that hold each other up are
-// no excuse.
+// Meter is a measurement. Every tenth of a second it does a round of work as a small request is: a few changes between
+// two processes, a little computing, a file that is synced. What a round takes beyond the fastest one is time that the
+// machine has lost, but no more of it than the share of the processors that others than the members had: members that
+// hold each other up are no excuse.
 type Meter struct {
 	ended chan error
 	stop  chan struct{}
@@ -49,7 +49,8 @@ const (
 	endsIn   = 30 * time.Second
 )
 
-// Echo is the other side of a round, a process of its own: it ends the process, if it is to be that. TestMain calls it first.
+// Echo is the other side of a round, a process of its own: it ends the process, if it is to be that. TestMain calls it
+// first.
 func Echo() {
 	if os.Getenv(asEcho) == "" {
 		return
@@ -134,8 +135,8 @@ func work(in io.Writer, out io.Reader, file *os.File) bool {
 	return err == nil && file.Sync() == nil
 }
 
-// add notes a round and what was lost in it: a round that took three times as long as the fastest one says that two thirds
-// of the time were lost.
+// add notes a round and what was lost in it: a round that took three times as long as the fastest one says that two
+// thirds of the time were lost.
 func (m *Meter) add(r round) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -195,7 +196,8 @@ func (m *Meter) String() string {
 	}
 	slices.Sort(works)
 	of := m.rounds[len(m.rounds)-1].to.Sub(m.rounds[0].from)
-	return fmt.Sprintf("others than members had %.0f %% of the processors; a round of work took %v at best, %v in the median, %v at most; "+
+	return fmt.Sprintf("others than members had %.0f %% of the processors; a round of work took %v at best, %v in the "+
+		"median, %v at most; "+
 		"%v of %v were lost", 100*others, m.best.Round(time.Microsecond), works[len(works)/2].Round(time.Microsecond),
 		works[len(works)-1].Round(time.Millisecond), lost.Round(100*time.Millisecond), of.Round(time.Second))
 }

@@ -1,5 +1,5 @@
-// Package processes runs musters as processes of the tests: each is the test's own binary, started again. None outlives the
-// tests, however they end.
+// Package processes runs musters as processes of the tests: each is the test's own binary, started again. None outlives
+// the tests, however they end.
 package processes
 
 import (
@@ -25,8 +25,8 @@ const Mark = "MUSTER_E2E_RUN"
 
 var runID = fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano())
 
-// Muster does what main.go does and ends the process, if it is to be a muster; before that it calls prepare. TestMain calls it
-// first.
+// Muster does what main.go does and ends the process, if it is to be a muster; before that it calls prepare. TestMain
+// calls it first.
 func Muster(prepare func()) {
 	if os.Getenv(Mark) == "" {
 		return

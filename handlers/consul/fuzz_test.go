@@ -19,12 +19,18 @@ func FuzzParsePeeringToken(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := json.Marshal(PeeringToken{CA: []string{string(certs.EncodeCert(ca.Cert.Raw))}, ServerAddresses: []string{"127.0.0.1:7000"},
-		ServerName: certs.PeeringName("dc1", certs.NewUUID()), PeerID: certs.NewUUID(), EstablishmentSecret: certs.NewUUID()})
+	good, err := json.Marshal(PeeringToken{
+		CA:                  []string{string(certs.EncodeCert(ca.Cert.Raw))},
+		ServerAddresses:     []string{"127.0.0.1:7000"},
+		ServerName:          certs.PeeringName("dc1", certs.NewUUID()),
+		PeerID:              certs.NewUUID(),
+		EstablishmentSecret: certs.NewUUID(),
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, seed := range []string{string(good), `{}`, `null`, `[]`, `{"CA":[""],"ServerAddresses":["a:1"]}`, `{"CA":null,"ServerName":"\r\n"}`} {
+	for _, seed := range []string{string(good), `{}`, `null`, `[]`, `{"CA":[""],"ServerAddresses":["a:1"]}`,
+		`{"CA":null,"ServerName":"\r\n"}`} {
 		f.Add(base64.StdEncoding.EncodeToString([]byte(seed)))
 	}
 	f.Add("====")
@@ -34,14 +40,16 @@ func FuzzParsePeeringToken(f *testing.F) {
 			handlerstest.RefusedWell(t, err)
 			return
 		}
-		if !certs.ValidPeeringName(token.ServerName) || len(token.ServerAddresses)+len(token.ManualServerAddresses) == 0 || token.PeerID == "" {
+		if !certs.ValidPeeringName(token.ServerName) || len(token.ServerAddresses)+len(token.ManualServerAddresses) == 0 ||
+			token.PeerID == "" {
 			t.Fatalf("accepted %+v", token)
 		}
 	})
 }
 
 func FuzzPeeringBodies(f *testing.F) {
-	for _, seed := range []string{`{"PeerName":"a","PeeringToken":"e30="}`, `{"PeerName":"a","Meta":{"a":"b"},"ServerExternalAddresses":["10.0.0.1:1"]}`, `{"PeerName":1}`,
+	for _, seed := range []string{`{"PeerName":"a","PeeringToken":"e30="}`,
+		`{"PeerName":"a","Meta":{"a":"b"},"ServerExternalAddresses":["10.0.0.1:1"]}`, `{"PeerName":1}`,
 		`null`, `{"PeerName":"a","TokenTTL":"1h"}`, `{"PeerName":"token"}`, `{"x":1}`, `{"Meta":{"":""}}`} {
 		f.Add([]byte(seed))
 	}
@@ -65,7 +73,8 @@ func FuzzPeeringBodies(f *testing.F) {
 }
 
 func FuzzFilter(f *testing.F) {
-	for _, seed := range []string{`Name == "a"`, `Meta.x != y and not (State matches "A.*")`, `((((((((((((`, "not not not Name", "Name matches `a{1000}`", `"" in Meta`, `Meta is empty`} {
+	for _, seed := range []string{`Name == "a"`, `Meta.x != y and not (State matches "A.*")`, `((((((((((((`,
+		"not not not Name", "Name matches `a{1000}`", `"" in Meta`, `Meta is empty`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

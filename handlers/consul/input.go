@@ -268,8 +268,8 @@ func checkTokenCAs(list []string) error {
 	return nil
 }
 
-// checkTokenCA requires certificates and nothing behind them: the whole text is stored in clear and shown to readers, so
-// a key pasted behind a certificate would be, too.
+// checkTokenCA requires certificates and nothing behind them: the whole text is stored in clear and shown to readers,
+// so a key pasted behind a certificate would be, too.
 func checkTokenCA(text []byte) error {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {

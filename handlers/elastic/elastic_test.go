@@ -14,7 +14,8 @@ import (
 
 // What a request asks of the shape of its answer, against what the original makes of the same.
 func TestElasticShape(t *testing.T) {
-	const body = `{"http_ca_key":"MII+/=","nodes":{"a":{"http":{"bound":["1:1","2:2"],"n":100.0},"x":null},"b":{"http":{"bound":[]}}},"none":{},"list":[{"k":1,"v":"<&>"},{"v":2}]}`
+	const body = `{"http_ca_key":"MII+/=","nodes":{"a":{"http":{"bound":["1:1","2:2"],"n":100.0},"x":null},` +
+		`"b":{"http":{"bound":[]}}},"none":{},"list":[{"k":1,"v":"<&>"},{"v":2}]}`
 	for _, x := range []struct {
 		query  string
 		status int
@@ -34,7 +35,9 @@ func TestElasticShape(t *testing.T) {
 		{"filter_path=nothing", 200, `{}`},
 		{"filter_path=nothing", 404, body},
 		{"filter_path=%5B", 200, `{}`},
-		{"pretty&filter_path=http_*,none,list.k,nodes.b", 200, "{\n  \"http_ca_key\" : \"MII+/=\",\n  \"nodes\" : {\n    \"b\" : {\n      \"http\" : {\n        \"bound\" : [ ]\n      }\n    }\n  },\n  \"none\" : { },\n  \"list\" : [\n    {\n      \"k\" : 1\n    }\n  ]\n}\n"},
+		{"pretty&filter_path=http_*,none,list.k,nodes.b", 200,
+			"{\n  \"http_ca_key\" : \"MII+/=\",\n  \"nodes\" : {\n    \"b\" : {\n      \"http\" : {\n        \"bound\" : [ " +
+				"]\n      }\n    }\n  },\n  \"none\" : { },\n  \"list\" : [\n    {\n      \"k\" : 1\n    }\n  ]\n}\n"},
 	} {
 		rec := httptest.NewRecorder()
 		w := newShaper(rec, httptest.NewRequest("GET", "/?"+x.query, nil))
@@ -108,9 +111,11 @@ func TestElasticUnzip(t *testing.T) {
 		{"cut off", "gzip", packed[:len(packed)-9], "", 400},
 		{"not gzip", "gzip", []byte(`{"name":"x"}`), "", 400},
 		{"a bomb", "gzip", pack(strings.Repeat(" ", handlers.BodyLimit+1)), "", 413},
-		{"as large as may be", "gzip", pack(strings.Repeat(" ", handlers.BodyLimit)), strings.Repeat(" ", handlers.BodyLimit), 0},
+		{"as large as may be", "gzip", pack(strings.Repeat(" ", handlers.BodyLimit)), strings.Repeat(" ", handlers.BodyLimit),
+			0},
 	} {
-		q := &handlers.Request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), Content: x.body, HasBody: true}
+		q := &handlers.Request{Request: httptest.NewRequest("POST", "/_security/api_key", nil), Content: x.body,
+			HasBody: true}
 		q.Header.Set("Content-Type", "application/json")
 		q.Header.Set("Content-Encoding", x.encoding)
 		err := checkBody(q)
@@ -128,14 +133,17 @@ func TestElasticUnzip(t *testing.T) {
 }
 
 func TestTimeValue(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": 0, "30m": 30 * time.Minute, "1d": 24 * time.Hour, "2h": 2 * time.Hour, "90s": 90 * time.Second,
+	for text, want := range map[string]time.Duration{"": 0, "30m": 30 * time.Minute, "1d": 24 * time.Hour,
+		"2h": 2 * time.Hour, "90s": 90 * time.Second,
 		"1500ms": 1500 * time.Millisecond, "1nanos": time.Second, "5micros": time.Second, "3650d": 3650 * 24 * time.Hour} {
 		if got, err := timeValue("expiration", text); err != nil || got != want {
 			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
 		}
 	}
-	for text, why := range map[string]string{"30": "unit is missing or unrecognized", "m": "it must begin with a whole number", "1w": "unit is missing or unrecognized",
-		"1.5h": "it must begin with a whole number", "0m": "it must be positive", "-1": "unit is missing or unrecognized", "-1d": "it must be positive", "1 d": "it must begin with a whole number",
+	for text, why := range map[string]string{"30": "unit is missing or unrecognized",
+		"m": "it must begin with a whole number", "1w": "unit is missing or unrecognized",
+		"1.5h": "it must begin with a whole number", "0m": "it must be positive", "-1": "unit is missing or unrecognized",
+		"-1d": "it must be positive", "1 d": "it must begin with a whole number",
 		"9999999999d": "it must not be longer than ten years", "99999999999999999999d": "it must begin with a whole number"} {
 		want := "failed to parse setting [expiration] with value [" + text + "] as a time value: " + why
 		if got, err := timeValue("expiration", text); err == nil || err.Error() != want {

@@ -21,7 +21,8 @@ func TestFilterPathBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, list := range []string{strings.Repeat("**.a.", 63) + "c", strings.Repeat("*a*.**.", 60) + "c", "-" + strings.Repeat("**.a.", 60) + "c",
+	for _, list := range []string{strings.Repeat("**.a.", 63) + "c", strings.Repeat("*a*.**.", 60) + "c", "-" +
+		strings.Repeat("**.a.", 60) + "c",
 		strings.Repeat("**.c,", 63)} {
 		f, err := parseFilterPath(list)
 		if err != nil {
@@ -35,12 +36,14 @@ func TestFilterPathBounds(t *testing.T) {
 			t.Fatalf("%.20s… takes far too long", list)
 		}
 	}
-	for _, list := range []string{strings.Repeat("a.**.", 2000), strings.Repeat("a,", maxPaths+1), strings.Repeat("a.b.", maxSegments), strings.Repeat("x", maxPathsBytes+1)} {
+	for _, list := range []string{strings.Repeat("a.**.", 2000), strings.Repeat("a,", maxPaths+1),
+		strings.Repeat("a.b.", maxSegments), strings.Repeat("x", maxPathsBytes+1)} {
 		if _, err := parseFilterPath(list); err == nil {
 			t.Errorf("%.20s… is taken", list)
 		}
 	}
-	if f, err := parseFilterPath(strings.TrimSuffix(strings.Repeat("**.", 1000), ".")); err != nil || len(f.keep) != 1 || len(f.keep[0]) != 1 {
+	if f, err := parseFilterPath(strings.TrimSuffix(strings.Repeat("**.", 1000), ".")); err != nil || len(f.keep) != 1 ||
+		len(f.keep[0]) != 1 {
 		t.Errorf("a row of ** is one: %v, %v", f, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

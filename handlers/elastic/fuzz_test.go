@@ -12,7 +12,8 @@ import (
 
 func FuzzFilterPath(f *testing.F) {
 	const answer = `{"nodes":{"a":{"http":{"bound":["1:1","2:2"]},"x":null}},"list":[{"k":1},{"v":2}],"n":1.0}`
-	for _, seed := range []string{"nodes.*.http", "**.n,-list", "-", ",", "a.**.**.b", "[", "*a*a*a*.b", "**", "-**", "nodes.a.", "."} {
+	for _, seed := range []string{"nodes.*.http", "**.n,-list", "-", ",", "a.**.**.b", "[", "*a*a*a*.b", "**", "-**",
+		"nodes.a.", "."} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, list string) {

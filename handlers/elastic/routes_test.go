@@ -21,14 +21,16 @@ func TestElasticVersions(t *testing.T) {
 		for _, version := range []string{"6", "10", "99", "x"} {
 			kind := "application/vnd.elasticsearch+json;compatible-with=" + version
 			w := s.Call(method, path, s.Admin, "", "Accept", kind)
-			if why := `"reason":"Accept version must be either version 9 or 8, but found ` + version + ". Accept=" + kind + `"`; w.Code != 400 || strings.Count(w.Body.String(), why) < 2 {
+			if why := `"reason":"Accept version must be either version 9 or 8, but found ` + version + ". Accept=" + kind +
+				`"`; w.Code != 400 || strings.Count(w.Body.String(), why) < 2 {
 				t.Errorf("%s: %d %s", name, w.Code, w.Body)
 			}
 			if !rt.Changes() {
 				continue
 			}
 			w = s.Call(method, path, s.Admin, "{}", "Content-Type", kind)
-			if why := `"reason":"Content-Type version must be either version 9 or 8, but found ` + version + ". Content-Type=" + kind + `"`; w.Code != 400 || strings.Count(w.Body.String(), why) < 2 {
+			if why := `"reason":"Content-Type version must be either version 9 or 8, but found ` + version + ". Content-Type=" +
+				kind + `"`; w.Code != 400 || strings.Count(w.Body.String(), why) < 2 {
 				t.Errorf("%s: %d %s", name, w.Code, w.Body)
 			}
 		}
@@ -82,12 +84,16 @@ func TestKeyLists(t *testing.T) {
 	}
 	long := strings.Repeat("a*", handlers.MaxParameterBytes/2) + "a"
 	for body, want := range map[string]string{
-		ids(handlers.MaxListed, "x"): "", ids(handlers.MaxListed+1, "x"): "ids must be at most 1000", ids(1, long): "an id must be at most 1024 bytes long",
-		`{"id":"` + long + `"}`: "an id must be at most 1024 bytes long", `{"name":"` + long + `"}`: "name must be at most 1024 bytes long",
-		`{"username":"` + long + `"}`: "username must be at most", `{"realm_name":"` + long + `"}`: "realm_name must be at most", `{"name":"` + long[:1000] + `"}`: "",
+		ids(handlers.MaxListed, "x"): "", ids(handlers.MaxListed+1, "x"): "ids must be at most 1000",
+		ids(1, long):            "an id must be at most 1024 bytes long",
+		`{"id":"` + long + `"}`: "an id must be at most 1024 bytes long", `{"name":"` + long +
+			`"}`: "name must be at most 1024 bytes long",
+		`{"username":"` + long + `"}`: "username must be at most", `{"realm_name":"` + long +
+			`"}`: "realm_name must be at most", `{"name":"` + long[:1000] + `"}`: "",
 	} {
 		w := s.Call("DELETE", "/_security/api_key", s.Admin, body, "Content-Type", "application/json")
-		if status := map[bool]int{true: 200, false: 400}[want == ""]; w.Code != status || !strings.Contains(w.Body.String(), want) {
+		if status := map[bool]int{true: 200, false: 400}[want == ""]; w.Code != status ||
+			!strings.Contains(w.Body.String(), want) {
 			t.Errorf("%.60s: %d %.200s, want %d %s", body, w.Code, w.Body, status, want)
 		}
 	}

@@ -13,23 +13,48 @@ func (s *service) endpoints() []endpoint {
 func (s *service) keyEndpoints() []endpoint {
 	return []endpoint{
 		{
-			Route: handlers.Route{Method: "GET", Path: "/_security/enroll/node", Scope: store.ScopeEnroll, Keyed: true,
-				Enrolls: true, Within: handlers.Slow, Serve: s.enrollNode},
+			Route: handlers.Route{
+				Method:  "GET",
+				Path:    "/_security/enroll/node",
+				Scope:   store.ScopeEnroll,
+				Keyed:   true,
+				Enrolls: true,
+				Within:  handlers.Slow,
+				Serve:   s.enrollNode,
+			},
 			action: "cluster:admin/xpack/security/enroll/node", privileges: privilegesManage, gated: true,
 		},
 		{
-			Route: handlers.Route{Method: "GET", Path: "/_security/enroll/kibana", Scope: store.ScopeEnrollKibana,
-				Keyed: true, Enrolls: true, Serve: s.enrollKibana},
+			Route: handlers.Route{
+				Method:  "GET",
+				Path:    "/_security/enroll/kibana",
+				Scope:   store.ScopeEnrollKibana,
+				Keyed:   true,
+				Enrolls: true,
+				Serve:   s.enrollKibana,
+			},
 			action: "cluster:admin/xpack/security/enroll/kibana", privileges: privilegesManage, gated: true,
 		},
 		{
-			Route:  handlers.Route{Method: "POST", Path: "/_security/api_key", Scope: store.ScopeEnroll, Serve: s.createAPIKey},
-			action: actionCreateKey, privileges: privilegesOwnKey, params: []string{"refresh"}, body: true,
+			Route: handlers.Route{Method: "POST", Path: "/_security/api_key", Scope: store.ScopeEnroll,
+				Serve: s.createAPIKey},
+			action:     actionCreateKey,
+			privileges: privilegesOwnKey,
+			params:     []string{"refresh"},
+			body:       true,
 		},
 		{
-			Route: handlers.Route{Method: "PUT", Path: "/_security/api_key", Scope: store.ScopeEnroll, Keyed: true,
-				Serve: s.createAPIKey},
-			action: actionCreateKey, privileges: privilegesOwnKey, params: []string{"refresh"}, body: true,
+			Route: handlers.Route{
+				Method: "PUT",
+				Path:   "/_security/api_key",
+				Scope:  store.ScopeEnroll,
+				Keyed:  true,
+				Serve:  s.createAPIKey,
+			},
+			action:     actionCreateKey,
+			privileges: privilegesOwnKey,
+			params:     []string{"refresh"},
+			body:       true,
 		},
 		{
 			Route:  handlers.Route{Method: "GET", Path: "/_security/api_key", Scope: store.ScopeEnroll, Serve: s.getAPIKeys},

@@ -208,8 +208,8 @@ func (f *filtering) without(n *node, paths pathPatterns, at position) *node {
 	})
 }
 
-// filter replaces each item by the result of keep and drops it for nil; nil when nothing is left. keep gets the state of
-// the patterns below the item, and whether one of them ends with it.
+// filter replaces each item by the result of keep and drops it for nil; nil when nothing is left. keep gets the state
+// of the patterns below the item, and whether one of them ends with it.
 func (f *filtering) filter(n *node, paths pathPatterns, at position,
 	keep func(item *node, below position, whole bool) *node) *node {
 	out := &node{kind: n.kind}

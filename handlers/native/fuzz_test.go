@@ -19,7 +19,8 @@ func FuzzAuditFilter(f *testing.F) {
 		filter, err := parseAuditFilter(values)
 		if err != nil {
 			handlerstest.RefusedWell(t, err)
-		} else if filter.Limit < 1 || filter.Limit > maxAuditLimit || len(filter.Actor)+len(filter.Action)+len(filter.Object) > 3*maxAuditText {
+		} else if filter.Limit < 1 || filter.Limit > maxAuditLimit || len(filter.Actor)+len(filter.Action)+
+			len(filter.Object) > 3*maxAuditText {
 			t.Fatalf("accepted %+v", filter)
 		}
 	})

@@ -98,7 +98,8 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 	return want, ttl, nil
 }
 
-// checkBinding checks the format and the bindings of a token, and the label that puts whoever joins with it into a zone.
+// checkBinding checks the format and the bindings of a token, and the label that puts whoever joins with it into a
+// zone.
 func checkBinding(t *store.JoinToken) error {
 	bad := func(text string) error { return handlers.Fail(http.StatusBadRequest, text) }
 	if t.Format != "" && t.Format != store.FormatMuster && t.Format != store.FormatZLayer {

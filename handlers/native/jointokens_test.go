@@ -8,7 +8,8 @@ import (
 	"muster/handlers/internal/sole"
 )
 
-// TestJoinTokenZone: a label that would put a machine into no zone is refused where it is written, and not ignored at the join.
+// TestJoinTokenZone: a label that would put a machine into no zone is refused where it is written, and not ignored at
+// the join.
 func TestJoinTokenZone(t *testing.T) {
 	s := sole.New(t)
 	for zone, code := range map[string]int{
@@ -28,7 +29,8 @@ func TestJoinTokenZone(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := s.Call("POST", "/api/v1/cluster/join-tokens", s.Admin, string(body))
-		if w.Code != code || code == 400 && !strings.Contains(w.Body.String(), "labels: the zone must be 1 to 63 lower-case letters") {
+		if w.Code != code || code == 400 &&
+			!strings.Contains(w.Body.String(), "labels: the zone must be 1 to 63 lower-case letters") {
 			t.Errorf("zone %q: %d %s, want %d", zone, w.Code, w.Body, code)
 		}
 	}

@@ -51,7 +51,8 @@ func resultOf[T any](t *testing.T, body string) (v T) {
 
 // TestLogin: who has a rule gets a token with its scopes, in each of the three ways; the audit has the person's name.
 func TestLogin(t *testing.T) {
-	s, p := signedIn(t, map[string]any{"email": "ada@example.org", "email_verified": true, "groups": []string{"dev", "ops"}})
+	s, p := signedIn(t, map[string]any{"email": "ada@example.org", "email_verified": true,
+		"groups": []string{"dev", "ops"}})
 	how := resultOf[api.LoginMethods](t, s.Call("GET", "/api/v1/login", "", "").Body.String())
 	if how.Issuer != p.URL || how.ClientID != "muster" || !how.Device || how.AuthorizationEndpoint != p.URL+"/authorize" {
 		t.Fatalf("%+v", how)
@@ -80,7 +81,8 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%s: %d %s", way, w.Code, w.Body)
 			continue
 		}
-		if w := s.Call("PUT", "/api/v1/cluster/leases/l-"+way, made.Token, `{"nodeId":1,"kind":"x","ttlSeconds":60}`); w.Code >= 300 {
+		if w := s.Call("PUT", "/api/v1/cluster/leases/l-"+way, made.Token,
+			`{"nodeId":1,"kind":"x","ttlSeconds":60}`); w.Code >= 300 {
 			t.Errorf("%s: a lease: %d %s", way, w.Code, w.Body)
 		}
 		if w := s.Call("GET", "/api/v1/api-tokens", made.Token, ""); w.Code != 403 {
@@ -117,25 +119,28 @@ func TestLoginRefused(t *testing.T) {
 		code  int
 		words string
 	}{
-		"nothing":               {`{}`, 400, "one of code, deviceCode and idToken"},
-		"two":                   {`{"idToken":"x","deviceCode":"y"}`, 400, "one of code, deviceCode and idToken"},
-		"no object":             {`[]`, 400, "JSON object"},
-		"code alone":            {`{"code":"x"}`, 400, "codeVerifier and redirectUri"},
-		"a short verifier":      {`{"code":"x","codeVerifier":"y","redirectUri":"http://x/"}`, 400, "codeVerifier"},
-		"a wrong type":          {`{"idToken":7}`, 400, "idToken"},
-		"garbage":               {`{"idToken":"a.b.c"}`, 401, "not one of the identity provider's"},
-		"no rule":               {token(nil), 403, "eve@example.org is known"},
-		"expired":               {token(ops(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})), 401, "expired"},
-		"another audience":      {token(ops(map[string]any{"aud": "somebody"})), 401, "not one of the identity provider's"},
-		"another issuer":        {token(ops(map[string]any{"iss": "https://example.org"})), 401, "not one of"},
-		"another's key":         {fmt.Sprintf(`{"idToken":%q}`, other.IDToken(ops(map[string]any{"iss": p.URL}))), 401, "not one of"},
+		"nothing":          {`{}`, 400, "one of code, deviceCode and idToken"},
+		"two":              {`{"idToken":"x","deviceCode":"y"}`, 400, "one of code, deviceCode and idToken"},
+		"no object":        {`[]`, 400, "JSON object"},
+		"code alone":       {`{"code":"x"}`, 400, "codeVerifier and redirectUri"},
+		"a short verifier": {`{"code":"x","codeVerifier":"y","redirectUri":"http://x/"}`, 400, "codeVerifier"},
+		"a wrong type":     {`{"idToken":7}`, 400, "idToken"},
+		"garbage":          {`{"idToken":"a.b.c"}`, 401, "not one of the identity provider's"},
+		"no rule":          {token(nil), 403, "eve@example.org is known"},
+		"expired":          {token(ops(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})), 401, "expired"},
+		"another audience": {token(ops(map[string]any{"aud": "somebody"})), 401, "not one of the identity provider's"},
+		"another issuer":   {token(ops(map[string]any{"iss": "https://example.org"})), 401, "not one of"},
+		"another's key": {fmt.Sprintf(`{"idToken":%q}`, other.IDToken(ops(map[string]any{"iss": p.URL}))), 401,
+			"not one of"},
 		"claims of wrong types": {token(map[string]any{"groups": map[string]any{"ops": true}, "email": 7}), 403, "no rule"},
 		"a list in a list":      {token(map[string]any{"groups": []any{[]string{"ops"}}}), 403, "no rule"},
-		"another nonce":         {strings.Replace(token(ops(map[string]any{"nonce": "a"})), "}", `,"nonce":"b"}`, 1), 401, "nonce"},
+		"another nonce": {strings.Replace(token(ops(map[string]any{"nonce": "a"})), "}", `,"nonce":"b"}`, 1), 401,
+			"nonce"},
 		"an unverified address": {token(map[string]any{"email": "ada@example.org", "email_verified": false}), 403, "no rule"},
-		"an unknown code":       {`{"code":"x","codeVerifier":"` + long + `","redirectUri":"http://x/"}`, 401, "invalid_grant"},
-		"a pending device":      {`{"deviceCode":"device-1"}`, 202, "not said yes"},
-		"an unknown device":     {`{"deviceCode":"device-2"}`, 401, "invalid_grant"},
+		"an unknown code": {`{"code":"x","codeVerifier":"` + long + `","redirectUri":"http://x/"}`, 401,
+			"invalid_grant"},
+		"a pending device":  {`{"deviceCode":"device-1"}`, 202, "not said yes"},
+		"an unknown device": {`{"deviceCode":"device-2"}`, 401, "invalid_grant"},
 	} {
 		w := s.Call("POST", "/api/v1/login", "", c.body)
 		if w.Code != c.code || !strings.Contains(w.Body.String(), c.words) {
@@ -170,7 +175,8 @@ func signed(t *testing.T, alg jose.SignatureAlgorithm, key any, header, claims m
 func TestLoginForged(t *testing.T) {
 	s, p := signedIn(t, map[string]any{"groups": []string{"ops"}})
 	now := time.Now()
-	claims := map[string]any{"iss": p.URL, "sub": "1", "aud": "muster", "iat": now.Unix(), "exp": now.Add(time.Minute).Unix(),
+	claims := map[string]any{"iss": p.URL, "sub": "1", "aud": "muster", "iat": now.Unix(),
+		"exp":    now.Add(time.Minute).Unix(),
 		"groups": []string{"ops"}}
 	part := func(v any) string {
 		text, err := json.Marshal(v)
@@ -191,7 +197,8 @@ func TestLoginForged(t *testing.T) {
 		"the public key as HMAC": {signed(t, jose.HS256, p.Key(), map[string]any{"kid": "1"}, claims), "not one of"},
 		"an unknown kid":         {signed(t, jose.RS256, key, map[string]any{"kid": "7"}, claims), "not one of"},
 		"no kid":                 {signed(t, jose.RS256, key, nil, claims), "not one of"},
-		"a key in the header":    {signed(t, jose.RS256, key, map[string]any{"jwk": jose.JSONWebKey{Key: key.Public()}}, claims), "not one of"},
+		"a key in the header": {signed(t, jose.RS256, key, map[string]any{"jwk": jose.JSONWebKey{Key: key.Public()}},
+			claims), "not one of"},
 		"not yet valid":          {p.IDToken(map[string]any{"nbf": now.Add(time.Hour).Unix()}), "not one of"},
 		"no expiry":              {p.IDToken(map[string]any{"exp": nil}), "expired"},
 		"an expiry that is text": {p.IDToken(map[string]any{"exp": "tomorrow"}), "not one of"},
@@ -216,7 +223,8 @@ func TestLoginForged(t *testing.T) {
 	}
 	// Others that are the provider's, and large: bounded by the request.
 	huge := p.IDToken(map[string]any{"extra": strings.Repeat("x", 20<<10)})
-	if w := s.Call("POST", "/api/v1/login", "", fmt.Sprintf(`{"idToken":%q}`, huge)); w.Code != 400 || !strings.Contains(w.Body.String(), "idToken") {
+	if w := s.Call("POST", "/api/v1/login", "", fmt.Sprintf(`{"idToken":%q}`, huge)); w.Code != 400 ||
+		!strings.Contains(w.Body.String(), "idToken") {
 		t.Errorf("a huge token: %d %.200s", w.Code, w.Body)
 	}
 	many := make([]string, 500)
@@ -250,11 +258,13 @@ func TestLoginUserinfo(t *testing.T) {
 		set(t, s, fmt.Sprintf(`{"oidc.issuer":%q}`, p.URL))
 		return device()
 	}
-	if code, body := again(map[string]any{"sub": "person-1", "email": "ada@example.org", "groups": []string{"ops"}}); code != 201 ||
+	if code, body := again(map[string]any{"sub": "person-1", "email": "ada@example.org",
+		"groups": []string{"ops"}}); code != 201 ||
 		!strings.Contains(body, "ada@example.org") || !strings.Contains(body, "cluster:manage") {
 		t.Errorf("with claims at the endpoint: %d %s", code, body)
 	}
-	if code, body := again(map[string]any{"sub": "person-2", "groups": []string{"ops"}}); code != 401 || !strings.Contains(body, "two different people") {
+	if code, body := again(map[string]any{"sub": "person-2", "groups": []string{"ops"}}); code != 401 ||
+		!strings.Contains(body, "two different people") {
 		t.Errorf("with another's claims: %d %s", code, body)
 	}
 	if code, body := again(map[string]any{"sub": 7, "groups": []string{"ops"}}); code != 403 {
@@ -290,10 +300,12 @@ func TestLoginHostile(t *testing.T) {
 		"never ends": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"issuer":"`, strings.Repeat("x", 1<<20), `"}`)
 		},
-		"is no JSON":        func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
-		"is null":           func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") },
-		"is another issuer": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"issuer":"https://example.org"}`) },
-		"is broken":         func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"is no JSON": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+		"is null":    func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "null") },
+		"is another issuer": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"issuer":"https://example.org"}`)
+		},
+		"is broken": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
 	} {
 		s := sole.New(t)
 		p := httptest.NewServer(serve)
@@ -381,7 +393,8 @@ func TestLoginProvider(t *testing.T) {
 	last, _ := login()
 	p.Close()
 	set(t, s, `{"oidc.issuer":`+fmt.Sprintf("%q", p.URL+"/")+`}`) // not remembered
-	if w := s.Call("POST", "/api/v1/login", "", fmt.Sprintf(`{"idToken":%q}`, p.IDToken(nil))); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+	if w := s.Call("POST", "/api/v1/login", "", fmt.Sprintf(`{"idToken":%q}`, p.IDToken(nil))); w.Code != 503 ||
+		w.Header().Get("Retry-After") == "" {
 		t.Errorf("while the provider is away: %d %s", w.Code, w.Body)
 	}
 	// A provider that takes connections and says nothing is asked once; others do not wait behind that.
@@ -433,7 +446,8 @@ func refusesLoginSettings(t *testing.T, s *sole.Member) {
 			t.Errorf("%s=%s: %d %s", name, value, w.Code, w.Body)
 		}
 	}
-	for _, issuer := range []string{"https://u:p@x/", "https://x/?q", "ftp://x/", "https:///", "//x", "https://x/#f", "http://[::1", " https://x/"} {
+	for _, issuer := range []string{"https://u:p@x/", "https://x/?q", "ftp://x/", "https:///", "//x", "https://x/#f",
+		"http://[::1", " https://x/"} {
 		body, _ := json.Marshal(map[string]string{"oidc.issuer": issuer})
 		if w := s.Call("PUT", "/api/v1/cluster/settings", s.Admin, string(body)); w.Code != 400 {
 			t.Errorf("issuer %q: %d", issuer, w.Code)

@@ -257,8 +257,13 @@ func (s *service) showHealth(state autopilot.State, members []store.Member, clus
 	for i := range members {
 		uuids[members[i].NodeID] = members[i].ID
 	}
-	out := clusterHealth{FailureTolerance: state.FailureTolerance, Healthy: state.Healthy,
-		Leader: uuids[state.LeaderNodeID], Servers: []serverHealth{}, Voters: []string{}}
+	out := clusterHealth{
+		FailureTolerance: state.FailureTolerance,
+		Healthy:          state.Healthy,
+		Leader:           uuids[state.LeaderNodeID],
+		Servers:          []serverHealth{},
+		Voters:           []string{},
+	}
 	for _, id := range state.Voters {
 		out.Voters = append(out.Voters, uuids[id])
 	}

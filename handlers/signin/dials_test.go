@@ -56,7 +56,8 @@ func TestDialsBehindAProxy(t *testing.T) {
 	}
 	by := http.ProxyURL(at)
 	b := bounded{rate.NewLimiter(rate.Inf, 0), nil, transport(anywhere, by), by}
-	for _, address := range []string{"https://169.254.169.254/", "https://[fd00:ec2::254]/x", "https://[::ffff:169.254.0.1]:8443/",
+	for _, address := range []string{"https://169.254.169.254/", "https://[fd00:ec2::254]/x",
+		"https://[::ffff:169.254.0.1]:8443/",
 		"https://login.example/"} {
 		r := httptest.NewRequest(http.MethodGet, address, nil)
 		r.RequestURI = ""
@@ -70,8 +71,8 @@ func TestDialsBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestHTTPSIssuer: a provider whose certificate the machine trusts can be used, also one of an authority that SSL_CERT_FILE
-// names. One that shows a certificate for another name, or speaks no TLS, cannot.
+// TestHTTPSIssuer: a provider whose certificate the machine trusts can be used, also one of an authority that
+// SSL_CERT_FILE names. One that shows a certificate for another name, or speaks no TLS, cannot.
 func TestHTTPSIssuer(t *testing.T) {
 	p := signintest.NewTLS(t, map[string]any{"groups": []string{"ops"}})
 	file := filepath.Join(t.TempDir(), "ca.pem")

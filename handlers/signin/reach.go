@@ -47,7 +47,8 @@ type metadata struct {
 // algorithms are those of signatures that are believed: of keys that the provider alone has.
 func (m *metadata) algorithms() (list []string) {
 	for _, a := range m.Algorithms {
-		if slices.Contains([]string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256, oidc.PS384,
+		if slices.Contains([]string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.PS256,
+			oidc.PS384,
 			oidc.PS512, oidc.EdDSA}, a) {
 			list = append(list, a)
 		}

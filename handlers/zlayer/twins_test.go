@@ -10,7 +10,8 @@ import (
 
 // TestTwins: the client reads every field of the answer to a join, and of a peer in it.
 func TestTwins(t *testing.T) {
-	for _, twin := range []struct{ served, read any }{{joinResponse{}, client.JoinResponse{}}, {joinPeer{}, client.JoinPeer{}}} {
+	for _, twin := range []struct{ served, read any }{{joinResponse{}, client.JoinResponse{}},
+		{joinPeer{}, client.JoinPeer{}}} {
 		served, read := reflect.TypeOf(twin.served), reflect.TypeOf(twin.read)
 		names := map[string]bool{}
 		for i := range read.NumField() {

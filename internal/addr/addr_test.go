@@ -97,7 +97,8 @@ func TestCanonical(t *testing.T) {
 			t.Errorf("Canonical(%q) = %q, want %q", in, got, want)
 		}
 	}
-	for host, want := range map[string]bool{"": true, "0.0.0.0": true, "::": true, "::ffff:0.0.0.0": true, "::1": false, "host": false} {
+	for host, want := range map[string]bool{"": true, "0.0.0.0": true, "::": true, "::ffff:0.0.0.0": true, "::1": false,
+		"host": false} {
 		if Wildcard(host) != want {
 			t.Errorf("Wildcard(%q) = %v", host, !want)
 		}

@@ -1,5 +1,6 @@
 // Package naming finds the member that an operator's text names. Every endpoint and every command uses Resolve, so that
-// the same text never names two machines. Nearest and Suggest help with misspelt names. It imports only package addr and does no I/O.
+// the same text never names two machines. Nearest and Suggest help with misspelt names. It imports only package addr
+// and does no I/O.
 package naming
 
 import (

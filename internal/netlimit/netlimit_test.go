@@ -129,8 +129,9 @@ func TestAllStrangers(t *testing.T) {
 // A /64 is one address, whatever its hosts are called.
 func TestGroup(t *testing.T) {
 	for text, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:1:2:3::4": "2001:db8:1:2::", "2001:db8:1:2:ffff::": "2001:db8:1:2::",
-		"fe80::1%eth0": "fe80::",
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:1:2:3::4": "2001:db8:1:2::",
+		"2001:db8:1:2:ffff::": "2001:db8:1:2::",
+		"fe80::1%eth0":        "fe80::",
 	} {
 		if got := GroupOf(netip.MustParseAddr(text)); got.String() != want {
 			t.Errorf("%s: %s, want %s", text, got, want)

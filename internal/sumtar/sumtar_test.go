@@ -20,7 +20,8 @@ func TestWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(w.AddJSON("meta.json", []int{1}), w.Add("a/b", 5, strings.NewReader("bytes")), w.Close()); err != nil {
+	if err := errors.Join(w.AddJSON("meta.json", []int{1}), w.Add("a/b", 5, strings.NewReader("bytes")),
+		w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	zip, err := gzip.NewReader(&data)

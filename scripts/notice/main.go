@@ -136,7 +136,8 @@ func libraries() ([]part, error) {
 	}
 	parts := []part{
 		{name: "Go's runtime and standard library", version: runtime.Version(), texts: []string{string(golang)}},
-		{name: "dqlite", version: version + ", patched (scripts/dqlite)", texts: []string{dqlite}, licence: "LGPL-3.0, with an exception for linking"},
+		{name: "dqlite", version: version + ", patched (scripts/dqlite)", texts: []string{dqlite},
+			licence: "LGPL-3.0, with an exception for linking"},
 		{name: "SQLite", version: "in go-sqlite3", licence: "public domain"},
 	}
 	for _, p := range []struct{ name, pkg, licence string }{
@@ -231,6 +232,7 @@ func write(parts []part) (string, error) {
 	for _, text := range order {
 		fmt.Fprintf(&texts, "\n%s\n%s\n\n%s\n", strings.Repeat("=", 100), strings.Join(users[text], "\n"), text)
 	}
-	return "These are linked into muster, each under its own licence. The texts follow, each of them once. (made by scripts/notice)\n\n" +
+	return "These are linked into muster, each under its own licence. The texts follow, each of them once. (made by " +
+		"scripts/notice)\n\n" +
 		table.String() + texts.String(), nil
 }

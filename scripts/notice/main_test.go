@@ -34,7 +34,8 @@ func TestNotice(t *testing.T) {
 	slices.Sort(listed)
 	slices.Sort(linked)
 	if !slices.Equal(listed, linked) {
-		t.Errorf("NOTICE lists\n%s\nand linked is\n%s\nrun make notice", strings.Join(listed, "\n"), strings.Join(linked, "\n"))
+		t.Errorf("NOTICE lists\n%s\nand linked is\n%s\nrun make notice", strings.Join(listed, "\n"),
+			strings.Join(linked, "\n"))
 	}
 	for _, other := range []string{"dqlite", "libuv", "LZ4", "glibc", "SQLite", "Go's runtime"} {
 		if !strings.Contains(table, other) {
@@ -48,7 +49,8 @@ func TestUnknownLicence(t *testing.T) {
 	if _, err := write([]part{{name: "a", texts: []string{"Do what you like on Tuesdays."}}}); err == nil {
 		t.Error("it is taken")
 	}
-	text, err := write([]part{{name: "a", version: "v1", texts: []string{"x Apache License"}}, {name: "b", texts: []string{"x Apache License"}}})
+	text, err := write([]part{{name: "a", version: "v1", texts: []string{"x Apache License"}},
+		{name: "b", texts: []string{"x Apache License"}}})
 	if err != nil || strings.Count(text, "x Apache License") != 1 || !strings.Contains(text, "a v1: Apache-2.0") {
 		t.Errorf("%v\n%s", err, text)
 	}

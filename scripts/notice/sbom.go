@@ -58,7 +58,13 @@ func sbom(version string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		c := component{Type: "library", Ref: p.name, Name: p.name, Version: p.version, Licenses: []licence{{}}}
+		c := component{
+			Type:     "library",
+			Ref:      p.name,
+			Name:     p.name,
+			Version:  p.version,
+			Licenses: []licence{{}},
+		}
 		if spdx(kind) {
 			c.Licenses[0].License.ID = kind
 		} else {

@@ -74,7 +74,8 @@ func testHooks(founder bool) Hooks {
 // testCluster is a set of real dqlite nodes in one process.
 type testCluster struct {
 	*enginetest.Cluster[*Engine]
-	// prepare, if it is not nil, takes what node from asks of a voter before it hands over. It is set before it can be asked.
+	// prepare, if it is not nil, takes what node from asks of a voter before it hands over. It is set before it can be
+	// asked.
 	prepare func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error)
 }
 

@@ -135,7 +135,8 @@ func TestLeaderIsForgotten(t *testing.T) {
 	}
 }
 
-// A member that Raft has made the leader and that cannot take leadership up, for want of room for example, passes it on.
+// A member that Raft has made the leader and that cannot take leadership up, for want of room for example, passes it
+// on.
 func TestLeadershipIsPassedOn(t *testing.T) {
 	t.Parallel()
 	c := newTestCluster(t, 3)

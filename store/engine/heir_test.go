@@ -34,8 +34,8 @@ func (c *testCluster) handOver(to uint64) (l *leadership) {
 	return l
 }
 
-// Who is handed leadership to has made its working copy before, while the old leader wrote on, and the copy is what dqlite
-// has.
+// Who is handed leadership to has made its working copy before, while the old leader wrote on, and the copy is what
+// dqlite has.
 func TestHandOverIsPrepared(t *testing.T) {
 	t.Parallel()
 	c := newTestCluster(t, 3)
@@ -53,10 +53,12 @@ func TestHandOverIsPrepared(t *testing.T) {
 	c.agree()
 }
 
-// A copy that is not what the cluster ends with is not used: the last texts were lost, or another leader came in between.
+// A copy that is not what the cluster ends with is not used: the last texts were lost, or another leader came in
+// between.
 func TestHeirIsNotTrusted(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error){
+	for name, spoil := range map[string]func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64,
+		error){
 		"the last texts are lost": func(ctx context.Context, from uint64, heir *Engine, p Preparation) (uint64, error) {
 			if p.Last {
 				return 0, errors.New("lost")
@@ -101,8 +103,8 @@ func TestHeirIsNotTrusted(t *testing.T) {
 	}
 }
 
-// Nobody but the leader that a member follows has it prepare, and nobody has the leader itself. A copy that is not used goes
-// with the member.
+// Nobody but the leader that a member follows has it prepare, and nobody has the leader itself. A copy that is not used
+// goes with the member.
 func TestOnlyTheLeaderPrepares(t *testing.T) {
 	t.Parallel()
 	c := newTestCluster(t, 3)

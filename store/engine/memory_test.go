@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// However many threads C code allocates from, they share glibc's main arena and one other. glibc aligns what it reserves
-// for an arena, and the first part alone is accessible.
+// However many threads C code allocates from, they share glibc's main arena and one other. glibc aligns what it
+// reserves for an arena, and the first part alone is accessible.
 func TestThreadsShareArenas(t *testing.T) {
 	var all sync.WaitGroup
 	gate := make(chan struct{})

@@ -29,7 +29,8 @@ func TestRaftFiles(t *testing.T) {
 		}
 	}
 	f, err := InspectRaft(dir)
-	if err != nil || f.LogBytes != 4796 || f.Snapshots != 2 || f.Snapshot != 7 || !f.TakenAt.Equal(taken) || f.Last != 7 || f.Open != 1 {
+	if err != nil || f.LogBytes != 4796 || f.Snapshots != 2 || f.Snapshot != 7 || !f.TakenAt.Equal(taken) || f.Last != 7 ||
+		f.Open != 1 {
 		t.Errorf("%+v, %v", f, err)
 	}
 }

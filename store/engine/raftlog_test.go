@@ -67,7 +67,8 @@ func TestCheckRecoverable(t *testing.T) {
 		node  uint64
 		want  string // part of the error, "" for none
 	}{
-		"a segment":  {map[string][]byte{"0000000000000001-0000000000000003": encodeSegment([]rawEntry{change}, []rawEntry{command, command})}, 1, ""},
+		"a segment": {map[string][]byte{"0000000000000001-0000000000000003": encodeSegment([]rawEntry{change},
+			[]rawEntry{command, command})}, 1, ""},
 		"a stand-by": {map[string][]byte{"0000000000000001-0000000000000001": encodeSegment([]rawEntry{change})}, 3, ""},
 		"an open segment with zeros behind": {map[string][]byte{"open-1": append(encodeSegment([]rawEntry{command, change}),
 			make([]byte, 4096)...)}, 2, ""},
@@ -80,8 +81,9 @@ func TestCheckRecoverable(t *testing.T) {
 		"a snapshot": {map[string][]byte{"snapshot-1-9-100": {1}, "snapshot-1-9-100.meta": encodeSnapshotMeta(conf),
 			"snapshot-1-10-100.meta": encodeSnapshotMeta(encodeServers(one))}, 2, ""}, // the newer one is unfinished
 
-		"nothing":          {nil, 1, "never took part in Raft"},
-		"no configuration": {map[string][]byte{"0000000000000001-0000000000000001": encodeSegment([]rawEntry{command})}, 1, "never took part in Raft"},
+		"nothing": {nil, 1, "never took part in Raft"},
+		"no configuration": {map[string][]byte{"0000000000000001-0000000000000001": encodeSegment([]rawEntry{command})}, 1,
+			"never took part in Raft"},
 		"an empty configuration": {map[string][]byte{"open-1": encodeSegment([]rawEntry{{raftChange, encodeServers()}})},
 			1, "never took part in Raft"},
 		"not in it": {map[string][]byte{"open-1": encodeSegment([]rawEntry{change})}, 4,
@@ -130,7 +132,8 @@ func TestTerm(t *testing.T) {
 		name  string
 		words []uint64
 		want  uint64
-	}{{"metadata0", []uint64{1, 9, 9, 1}, 0}, {"metadata1", []uint64{1, 3, 7, 1}, 7}, {"metadata2", []uint64{1, 2, 6, 1}, 7}, {"metadata2", []uint64{1, 4, 8, 2}, 8},
+	}{{"metadata0", []uint64{1, 9, 9, 1}, 0}, {"metadata1", []uint64{1, 3, 7, 1}, 7},
+		{"metadata2", []uint64{1, 2, 6, 1}, 7}, {"metadata2", []uint64{1, 4, 8, 2}, 8},
 		{"metadata2", []uint64{1, 5}, 7}, {"metadata2", []uint64{2, 5, 9, 1}, 7}} {
 		write(x.name, x.words...)
 		if got := raftTerm(dir); got != x.want {

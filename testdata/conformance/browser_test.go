@@ -76,9 +76,14 @@ func openBrowser(t *testing.T, ca string) *browser {
 		}),
 		chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 			_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
-				Source: `new MutationObserver(() => { if (!window.usable && document.querySelector(".headline, tbody tr")) window.usable = performance.now(); }).observe(document, { childList: true, subtree: true });
-					new PerformanceObserver((list) => { window.slow = Math.max(window.slow ?? 0, ...list.getEntries().map((e) => e.duration)); }).observe({ type: "longtask" });
-					addEventListener("securitypolicyviolation", (e) => console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
+				Source: `new MutationObserver(() => {
+						if (!window.usable && document.querySelector(".headline, tbody tr")) window.usable = performance.now();
+					}).observe(document, { childList: true, subtree: true });
+					new PerformanceObserver((list) => {
+						window.slow = Math.max(window.slow ?? 0, ...list.getEntries().map((e) => e.duration));
+					}).observe({ type: "longtask" });
+					addEventListener("securitypolicyviolation", (e) =>
+						console.error("policy violated: " + e.violatedDirective + " " + e.blockedURI))`})
 			return err
 		}),
 	} {
@@ -108,7 +113,8 @@ func (b *browser) note(ev any) {
 			}
 		}
 	case *log.EventEntryAdded:
-		if ev.Entry.Source != log.EntrySourceNetwork && ev.Entry.Level == log.EntryLevelError { // a refusal is no fault of the page
+		// a refusal is no fault of the page
+		if ev.Entry.Source != log.EntrySourceNetwork && ev.Entry.Level == log.EntryLevelError {
 			b.bad = append(b.bad, ev.Entry.Text)
 		}
 	}
@@ -158,7 +164,8 @@ func (b *browser) shows(text string) {
 
 // control is the expression of the button or link with a text, within the dialog when there is one.
 func control(text string) string {
-	return fmt.Sprintf(`[...(document.querySelector("dialog") ?? document).querySelectorAll("button, a")].find((b) => b.innerText.trim() === %q && b.checkVisibility())`, text)
+	return fmt.Sprintf(`[...(document.querySelector("dialog") ?? document).querySelectorAll("button, a")].find((b) => `+
+		`b.innerText.trim() === %q && b.checkVisibility())`, text)
 }
 
 func (b *browser) click(text string) {
@@ -170,7 +177,8 @@ func (b *browser) click(text string) {
 // fill types into the field with a label.
 func (b *browser) fill(label, text string) {
 	b.t.Helper()
-	field := fmt.Sprintf(`[...(document.querySelector("dialog") ?? document).querySelectorAll("label")].find((l) => l.innerText.trim() === %q)?.control`, label)
+	field := fmt.Sprintf(`[...(document.querySelector("dialog") ?? document).querySelectorAll("label")].find((l) => `+
+		`l.innerText.trim() === %q)?.control`, label)
 	b.await(field)
 	eval[bool](b, "("+field+".focus(), "+field+".select?.(), true)")
 	b.must(chromedp.Do(b.ctx, chromedp.KeyEvent(text)))
@@ -179,7 +187,8 @@ func (b *browser) fill(label, text string) {
 // answer puts a function in the place of the page's fetch, until the page is reloaded; real is what it replaces.
 func (b *browser) answer(js string) {
 	b.t.Helper()
-	eval[bool](b, `(() => { const real = window.real ??= window.fetch.bind(window); window.fetch = `+js+`; return true; })()`)
+	eval[bool](b, `(() => { const real = window.real ??= window.fetch.bind(window); window.fetch = `+js+
+		`; return true; })()`)
 }
 
 func (b *browser) press(key string) {

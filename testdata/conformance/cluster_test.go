@@ -79,7 +79,8 @@ func start(t *testing.T, members int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir()}
 	base := ports(t, 2*members)
-	cmd := exec.Command(binary(t), "dev", "--nodes", fmt.Sprint(members), "--data", c.dir, "--api-port", fmt.Sprint(base), "--raft-port", fmt.Sprint(base+members))
+	cmd := exec.Command(binary(t), "dev", "--nodes", fmt.Sprint(members), "--data", c.dir, "--api-port", fmt.Sprint(base),
+		"--raft-port", fmt.Sprint(base+members))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	log, err := os.Create(filepath.Join(t.TempDir(), "dev.log"))
 	if err != nil {
@@ -125,7 +126,8 @@ func start(t *testing.T, members int) *cluster {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: 15 * time.Second}
+	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}},
+		Timeout: 15 * time.Second}
 	return c
 }
 
@@ -147,7 +149,8 @@ func (c *cluster) eventually(what string, f func() error) {
 // result asks an endpoint of the members family.
 func (c *cluster) result(method, path, body string, out any) int {
 	c.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), method, c.addrs[len(c.addrs)-1]+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(context.Background(), method, c.addrs[len(c.addrs)-1]+path,
+		strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}

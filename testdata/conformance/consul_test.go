@@ -43,7 +43,8 @@ func TestConsulPeering(t *testing.T) {
 			t.Fatalf("%v, %+v, %v", list, meta, err)
 		}
 		for i, name := range []string{"foo", "bar"} {
-			if _, _, err := at(i).GenerateToken(t.Context(), consul.PeeringGenerateTokenRequest{PeerName: name}, nil); err != nil {
+			if _, _, err := at(i).GenerateToken(t.Context(), consul.PeeringGenerateTokenRequest{PeerName: name},
+				nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -62,7 +63,8 @@ func TestConsulPeering(t *testing.T) {
 		}
 	})
 	t.Run("external addresses", func(t *testing.T) {
-		answer, _, err := at(2).GenerateToken(t.Context(), consul.PeeringGenerateTokenRequest{PeerName: "ext", ServerExternalAddresses: []string{"32.1.2.3:8502"}}, nil)
+		answer, _, err := at(2).GenerateToken(t.Context(),
+			consul.PeeringGenerateTokenRequest{PeerName: "ext", ServerExternalAddresses: []string{"32.1.2.3:8502"}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +73,8 @@ func TestConsulPeering(t *testing.T) {
 			t.Fatal(err)
 		}
 		var token struct{ ServerAddresses, ManualServerAddresses []string }
-		if err := json.Unmarshal(data, &token); err != nil || len(token.ServerAddresses) != 3 || !reflect.DeepEqual(token.ManualServerAddresses, []string{"32.1.2.3:8502"}) {
+		if err := json.Unmarshal(data, &token); err != nil || len(token.ServerAddresses) != 3 ||
+			!reflect.DeepEqual(token.ManualServerAddresses, []string{"32.1.2.3:8502"}) {
 			t.Errorf("%+v, %v", token, err)
 		}
 		if _, err := at(0).Delete(t.Context(), "ext", nil); err != nil {
@@ -79,7 +82,8 @@ func TestConsulPeering(t *testing.T) {
 		}
 	})
 	t.Run("access control", func(t *testing.T) {
-		for _, x := range []struct{ token, want string }{{"anonymous", "Permission denied"}, {"", "Permission denied"}, {"wrong", "ACL not found"}} {
+		for _, x := range []struct{ token, want string }{{"anonymous", "Permission denied"}, {"", "Permission denied"},
+			{"wrong", "ACL not found"}} {
 			p := consulClient(t, acceptor, acceptor.addrs[1], x.token)
 			_, _, e1 := p.GenerateToken(t.Context(), consul.PeeringGenerateTokenRequest{PeerName: "x"}, nil)
 			_, _, e2 := p.Read(t.Context(), "x", nil)
@@ -94,7 +98,8 @@ func TestConsulPeering(t *testing.T) {
 	})
 	t.Run("life", func(t *testing.T) {
 		ctx := t.Context()
-		answer, _, err := at(1).GenerateToken(ctx, consul.PeeringGenerateTokenRequest{PeerName: "cluster-02", Meta: map[string]string{"foo": "bar"}}, nil)
+		answer, _, err := at(1).GenerateToken(ctx,
+			consul.PeeringGenerateTokenRequest{PeerName: "cluster-02", Meta: map[string]string{"foo": "bar"}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +107,9 @@ func TestConsulPeering(t *testing.T) {
 		if err != nil || p.State != consul.PeeringStatePending || p.Meta["foo"] != "bar" || meta.LastIndex != p.ModifyIndex {
 			t.Fatalf("%+v, %+v, %v", p, meta, err)
 		}
-		if _, _, err := there.Establish(ctx, consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken, Meta: map[string]string{"foo": "baz"}}, nil); err != nil {
+		if _, _, err := there.Establish(ctx,
+			consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken,
+				Meta: map[string]string{"foo": "baz"}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		p, _, err = there.Read(ctx, "cluster-01", nil)
@@ -113,7 +120,8 @@ func TestConsulPeering(t *testing.T) {
 		index := meta.LastIndex
 		for p, _, err = at(1).Read(ctx, "cluster-02", nil); err == nil && p.State != consul.PeeringStateActive; {
 			var q *consul.QueryMeta
-			if p, q, err = at(1).Read(ctx, "cluster-02", &consul.QueryOptions{WaitIndex: index, WaitTime: 20 * time.Second}); err == nil {
+			if p, q, err = at(1).Read(ctx, "cluster-02",
+				&consul.QueryOptions{WaitIndex: index, WaitTime: 20 * time.Second}); err == nil {
 				if q.LastIndex <= index {
 					t.Fatalf("no change within 20 s: %+v", p)
 				}
@@ -132,13 +140,15 @@ func TestConsulPeering(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if len(list) != 1 || list[0].Name != x.name || list[0].State != consul.PeeringStateActive || len(list[0].StreamStatus.ImportedServices) == 0 {
+				if len(list) != 1 || list[0].Name != x.name || list[0].State != consul.PeeringStateActive ||
+					len(list[0].StreamStatus.ImportedServices) == 0 {
 					return fmt.Errorf("%s: %+v", x.name, list)
 				}
 			}
 			return nil
 		})
-		if _, _, err := there.Establish(ctx, consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken}, nil); err == nil ||
+		if _, _, err := there.Establish(ctx,
+			consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken}, nil); err == nil ||
 			!strings.Contains(err.Error(), "403 (a new peering token must be generated: invalid peering establishment secret)") {
 			t.Errorf("the token used again: %v", err)
 		}

@@ -42,7 +42,8 @@ func TestCrossOrigin(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
-		if want := "muster_http_sent_away_total{limit=\"cross_origin\"} 3\n"; err == nil && !strings.Contains(string(text), want) {
+		if want := "muster_http_sent_away_total{limit=\"cross_origin\"} 3\n"; err == nil &&
+			!strings.Contains(string(text), want) {
 			err = fmt.Errorf("the metrics have no %s", want)
 		}
 		return err

@@ -37,7 +37,8 @@ func (r *refusal) asError() error {
 func (c *cluster) enrollToken(n int) (key, fingerprint, id string) {
 	c.t.Helper()
 	var made struct{ ID, Token string }
-	if status := c.result("POST", "/api/v1/cluster/enrollment-tokens", fmt.Sprintf(`{"maxUses":%d}`, n), &made); status != 201 {
+	if status := c.result("POST", "/api/v1/cluster/enrollment-tokens", fmt.Sprintf(`{"maxUses":%d}`, n),
+		&made); status != 201 {
 		c.t.Fatalf("create an enrollment token: %d", status)
 	}
 	raw, err := base64.StdEncoding.DecodeString(made.Token)
@@ -138,7 +139,8 @@ func (c *cluster) keysByPassword(ctx context.Context, fingerprint string) {
 			c.t.Errorf("%s: create an API key: %d, %v", es.name, expiration, err)
 			continue
 		}
-		if _, refused, err := elasticClients(c.t, c.addrs[1], fingerprint, credentials{apiKey: encoded})[i].enroll(ctx); err != nil || refused != nil {
+		if _, refused, err := elasticClients(c.t, c.addrs[1], fingerprint,
+			credentials{apiKey: encoded})[i].enroll(ctx); err != nil || refused != nil {
 			c.t.Errorf("%s: enroll with the key: %v, %v", es.name, refused.asError(), err)
 		}
 		if value, refused, err := es.kibana(ctx); err != nil || refused != nil || value == "" {
@@ -160,20 +162,26 @@ func (c *cluster) refusals(ctx context.Context, fingerprint, key, id string) {
 				c.t.Errorf("%s: %s: %v, %v", es.name, what, no.asError(), err)
 				continue
 			}
-			if got := string(no.metadata["additional_unsuccessful_credentials"]); strings.HasSuffix(es.name, " typed") && got != additional {
+			if got := string(no.metadata["additional_unsuccessful_credentials"]); strings.HasSuffix(es.name, " typed") &&
+				got != additional {
 				c.t.Errorf("%s: %s: additional_unsuccessful_credentials is %s", es.name, what, got)
 			}
 		}
 	}
 	enroll := func(es elasticClient) (*refusal, error) { _, no, err := es.enroll(ctx); return no, err }
 	const unable = "unable to authenticate with provided credentials and anonymous access is not allowed for this request"
-	check("a wrong secret", wrong, http.StatusUnauthorized, unable, `"API key: invalid credentials for API key [`+id+`]"`, enroll)
-	check("no key", "", http.StatusUnauthorized, "missing authentication credentials for REST request [/_security/enroll/node]", "", enroll)
+	check("a wrong secret", wrong, http.StatusUnauthorized, unable, `"API key: invalid credentials for API key [`+id+`]"`,
+		enroll)
+	check("no key", "", http.StatusUnauthorized,
+		"missing authentication credentials for REST request [/_security/enroll/node]", "", enroll)
 	c.result("PUT", "/api/v1/cluster/settings", `{"enrollment.enabled":false}`, nil)
-	check("while it is off", key, http.StatusForbidden, "Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.", "", enroll)
+	check("while it is off", key, http.StatusForbidden,
+		"Enrollment mode is not enabled. Set [xpack.security.enrollment.enabled] to true, in order to use this API.", "",
+		enroll)
 	c.result("PUT", "/api/v1/cluster/settings", `{"enrollment.enabled":true}`, nil)
 	c.result("DELETE", "/api/v1/cluster/enrollment-tokens/"+id, "", nil)
-	check("a revoked key", key, http.StatusUnauthorized, unable, `"API key: api key [`+id+`] has been invalidated"`, enroll)
+	check("a revoked key", key, http.StatusUnauthorized, unable, `"API key: api key [`+id+`] has been invalidated"`,
+		enroll)
 
 	// What the clients pin is the second certificate that is shown.
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(c.addrs[1], "https://"), &tls.Config{InsecureSkipVerify: true})
@@ -224,12 +232,14 @@ func TestElasticHousekeeping(t *testing.T) {
 			t.Errorf("%s calls itself %s", c.addrs[1], n.Http.PublishAddress)
 		}
 	}
-	made, err := key8.New(all).Request(&key8.Request{Name: ptr("house"), Metadata: types8.Metadata{"rack": json.RawMessage("7")}}).Do(ctx)
+	made, err := key8.New(all).Request(&key8.Request{Name: ptr("house"),
+		Metadata: types8.Metadata{"rack": json.RawMessage("7")}}).Do(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := get9.New(second).Id(made.Id).Do(ctx)
-	if err != nil || len(got.ApiKeys) != 1 || got.ApiKeys[0].Name != "house" || got.ApiKeys[0].Username != "admin" || string(got.ApiKeys[0].Metadata["rack"]) != "7" {
+	if err != nil || len(got.ApiKeys) != 1 || got.ApiKeys[0].Name != "house" || got.ApiKeys[0].Username != "admin" ||
+		string(got.ApiKeys[0].Metadata["rack"]) != "7" {
 		t.Errorf("get: %+v, %v", got, err)
 	}
 	self, err := who8.New(all).Do(ctx)
@@ -243,7 +253,8 @@ func TestElasticHousekeeping(t *testing.T) {
 	if got, err := get9.New(second).Name("house*").ActiveOnly(true).Do(ctx); err != nil || len(got.ApiKeys) != 0 {
 		t.Errorf("active keys: %+v, %v", got, err)
 	}
-	if _, err := key8.New(all).Request(&key8.Request{}).Do(ctx); err == nil || !strings.Contains(err.Error(), "[action_request_validation_exception]") {
+	if _, err := key8.New(all).Request(&key8.Request{}).Do(ctx); err == nil ||
+		!strings.Contains(err.Error(), "[action_request_validation_exception]") {
 		t.Errorf("a key without a name: %v", err)
 	}
 }

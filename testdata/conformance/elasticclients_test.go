@@ -97,8 +97,8 @@ type rawKey struct {
 
 const keyBody = `{"name":%q,"expiration":"30m","role_descriptors":{"r":{"cluster":["` + keyPrivilege + `"]}}}`
 
-// elasticTransport is the official clients' own transport with what their top packages put around it, the check of the product.
-// Those packages import every endpoint that there is, and take minutes to compile.
+// elasticTransport is the official clients' own transport with what their top packages put around it, the check of the
+// product. Those packages import every endpoint that there is, and take minutes to compile.
 type elasticTransport struct{ *elastictransport.Client }
 
 func (x elasticTransport) Perform(r *http.Request) (*http.Response, error) {
@@ -110,7 +110,8 @@ func (x elasticTransport) Perform(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// elastic makes a transport that trusts nothing but the fingerprint of the HTTP CA; compress has it compress what it sends.
+// elastic makes a transport that trusts nothing but the fingerprint of the HTTP CA; compress has it compress what it
+// sends.
 func elastic(t *testing.T, fingerprint string, who credentials, compress bool, addrs ...string) elasticTransport {
 	t.Helper()
 	var urls []*url.URL
@@ -237,7 +238,8 @@ func typed8(x elasticTransport) elasticClient {
 				no, err := refused(err)
 				return nil, no, err
 			}
-			return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert, r.NodesAddresses}, nil, nil
+			return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert,
+				r.NodesAddresses}, nil, nil
 		},
 		kibana: func(ctx context.Context) (string, *refusal, error) {
 			r, err := kibana8.New(x).Do(ctx)
@@ -255,8 +257,9 @@ func typed8(x elasticTransport) elasticClient {
 			return r.Version.Int, nil
 		},
 		makeKey: func(ctx context.Context, name string) (string, int64, error) {
-			r, err := key8.New(x).Request(&key8.Request{Name: &name, Expiration: "30m", RoleDescriptors: map[string]types8.RoleDescriptor{
-				"r": {Cluster: []privilege8.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
+			r, err := key8.New(x).Request(&key8.Request{Name: &name, Expiration: "30m",
+				RoleDescriptors: map[string]types8.RoleDescriptor{
+					"r": {Cluster: []privilege8.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
 			if err != nil {
 				return "", 0, err
 			}
@@ -281,7 +284,8 @@ func typed9(x elasticTransport) elasticClient {
 				no, err := refused(err)
 				return nil, no, err
 			}
-			return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert, r.NodesAddresses}, nil, nil
+			return &enrollment{r.HttpCaKey, r.HttpCaCert, r.TransportCaCert, r.TransportKey, r.TransportCert,
+				r.NodesAddresses}, nil, nil
 		},
 		kibana: func(ctx context.Context) (string, *refusal, error) {
 			r, err := kibana9.New(x).Do(ctx)
@@ -299,8 +303,9 @@ func typed9(x elasticTransport) elasticClient {
 			return r.Version.Int, nil
 		},
 		makeKey: func(ctx context.Context, name string) (string, int64, error) {
-			r, err := key9.New(x).Request(&key9.Request{Name: &name, Expiration: "30m", RoleDescriptors: map[string]types9.RoleDescriptor{
-				"r": {Cluster: []privilege9.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
+			r, err := key9.New(x).Request(&key9.Request{Name: &name, Expiration: "30m",
+				RoleDescriptors: map[string]types9.RoleDescriptor{
+					"r": {Cluster: []privilege9.ClusterPrivilege{{Name: keyPrivilege}}}}}).Do(ctx)
 			if err != nil {
 				return "", 0, err
 			}

@@ -15,7 +15,8 @@ import (
 
 func nomadAPI(t *testing.T, c *cluster, addr, token string) *nomad.Client {
 	t.Helper()
-	client, err := nomad.NewClient(&nomad.Config{Address: addr, SecretID: token, TLSConfig: &nomad.TLSConfig{CACert: c.ca}})
+	client, err := nomad.NewClient(&nomad.Config{Address: addr, SecretID: token,
+		TLSConfig: &nomad.TLSConfig{CACert: c.ca}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,8 @@ func TestNomadNeighbours(t *testing.T) {
 		if region, err := api.Status().RegionLeader("global"); err != nil || region != leader {
 			t.Errorf("%s: the leader of the region is %q, %v", addr, region, err)
 		}
-		if _, err := api.Status().RegionLeader("nope"); err == nil || !strings.Contains(err.Error(), "500 (No path to region)") {
+		if _, err := api.Status().RegionLeader("nope"); err == nil ||
+			!strings.Contains(err.Error(), "500 (No path to region)") {
 			t.Errorf("%s: another region: %v", addr, err)
 		}
 		peers, err := api.Status().Peers()
@@ -95,12 +97,14 @@ func TestNomadAutopilotAndSnapshot(t *testing.T) {
 	op := func(i int) *nomad.Operator { return nomadAPI(t, c, c.addrs[i], c.token).Operator() }
 
 	cfg, _, err := op(1).AutopilotGetConfiguration(nil)
-	if err != nil || cfg.LastContactThreshold != 2*time.Second || cfg.ServerStabilizationTime != 10*time.Second || cfg.CleanupDeadServers || cfg.MaxTrailingLogs != 10000 {
+	if err != nil || cfg.LastContactThreshold != 2*time.Second || cfg.ServerStabilizationTime != 10*time.Second ||
+		cfg.CleanupDeadServers || cfg.MaxTrailingLogs != 10000 {
 		t.Fatalf("autopilot: %+v, %v", cfg, err)
 	}
 	first := cfg.ModifyIndex
 	cfg.CleanupDeadServers, cfg.ServerStabilizationTime = true, 4*time.Second
-	if done, _, err := op(2).AutopilotCASConfiguration(&nomad.AutopilotConfiguration{LastContactThreshold: 2 * time.Second, MaxTrailingLogs: 10000, MinQuorum: 2, ModifyIndex: first + 1000}, nil); err != nil || done {
+	if done, _, err := op(2).AutopilotCASConfiguration(&nomad.AutopilotConfiguration{LastContactThreshold: 2 * time.Second,
+		MaxTrailingLogs: 10000, MinQuorum: 2, ModifyIndex: first + 1000}, nil); err != nil || done {
 		t.Errorf("cas with another index: %v, %v", done, err)
 	}
 	if done, _, err := op(2).AutopilotCASConfiguration(cfg, nil); err != nil || !done {
@@ -113,7 +117,8 @@ func TestNomadAutopilotAndSnapshot(t *testing.T) {
 		Stabilization      string
 		CleanupDeadMembers bool
 	}
-	if c.result("GET", "/api/v1/cluster/autopilot/config", "", &own); own.Stabilization != "4s" || !own.CleanupDeadMembers {
+	if c.result("GET", "/api/v1/cluster/autopilot/config", "", &own); own.Stabilization != "4s" ||
+		!own.CleanupDeadMembers {
 		t.Errorf("our own API says %+v", own)
 	}
 	cfg, _, err = op(0).AutopilotGetConfiguration(nil)
@@ -135,13 +140,15 @@ func TestNomadAutopilotAndSnapshot(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if !health.Healthy || len(health.Servers) != 3 || len(health.Voters) != 3 || health.FailureTolerance != 1 || !slices.Contains(health.Voters, health.Leader) {
+			if !health.Healthy || len(health.Servers) != 3 || len(health.Voters) != 3 || health.FailureTolerance != 1 ||
+				!slices.Contains(health.Voters, health.Leader) {
 				return fmt.Errorf("%+v", health)
 			}
 		}
 		return nil
 	})
-	if _, _, err := nomadAPI(t, c, c.addrs[0], "").Operator().AutopilotServerHealth(nil); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, _, err := nomadAPI(t, c, c.addrs[0], "").Operator().AutopilotServerHealth(nil); err == nil ||
+		!strings.Contains(err.Error(), "403") {
 		t.Errorf("health without a token: %v", err)
 	}
 
@@ -163,7 +170,8 @@ func TestNomadAutopilotAndSnapshot(t *testing.T) {
 			if _, err := op(2).SnapshotRestore(bytes.NewReader(archive), nil); err != nil {
 				return err
 			}
-			if status := c.result("GET", "/api/v1/cluster/secrets/soup", "", nil); status != 200 { // a stale one may be a moment old
+			// a stale one may be a moment old
+			if status := c.result("GET", "/api/v1/cluster/secrets/soup", "", nil); status != 200 {
 				c.result("PUT", "/api/v1/cluster/secrets/soup", `{"value":"c2FsdA=="}`, nil)
 				return errors.New("the secret was not in it")
 			}
@@ -179,7 +187,8 @@ func TestNomadAutopilotAndSnapshot(t *testing.T) {
 			t.Errorf("after the restore the secret answers %d", status)
 		}
 	}
-	if _, err := op(0).SnapshotRestore(strings.NewReader("garbage"), nil); err == nil || !strings.Contains(err.Error(), "failed to restore from snapshot: failed to decompress snapshot: unexpected EOF") {
+	if _, err := op(0).SnapshotRestore(strings.NewReader("garbage"), nil); err == nil ||
+		!strings.Contains(err.Error(), "failed to restore from snapshot: failed to decompress snapshot: unexpected EOF") {
 		t.Errorf("garbage: %v", err)
 	}
 }

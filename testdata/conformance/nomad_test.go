@@ -11,7 +11,8 @@ import (
 
 func nomadClient(t *testing.T, c *cluster, addr, token string) *nomad.Operator {
 	t.Helper()
-	client, err := nomad.NewClient(&nomad.Config{Address: addr, SecretID: token, TLSConfig: &nomad.TLSConfig{CACert: c.ca}})
+	client, err := nomad.NewClient(&nomad.Config{Address: addr, SecretID: token,
+		TLSConfig: &nomad.TLSConfig{CACert: c.ca}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,8 @@ func TestNomadRaftOperator(t *testing.T) {
 					if s.Leader {
 						leaders++
 					}
-					if !s.Voter || s.RaftProtocol != "3" || !strings.HasSuffix(s.Node, ".global") || s.Address == "" || len(s.ID) != 36 {
+					if !s.Voter || s.RaftProtocol != "3" || !strings.HasSuffix(s.Node, ".global") || s.Address == "" ||
+						len(s.ID) != 36 {
 						return fmt.Errorf("%+v", s)
 					}
 				}
@@ -86,15 +88,23 @@ func TestNomadRaftOperator(t *testing.T) {
 		what, want string
 		err        error
 	}{
-		{"transfer to an unknown id", `400 (id "` + unknown + `" was not found in the Raft configuration)`, op.RaftTransferLeadershipByID(unknown, nil)},
-		{"transfer to an unknown address", `400 (address "9.9.9.9:8000" was not found in the Raft configuration)`, op.RaftTransferLeadershipByAddress("9.9.9.9:8000", nil)},
-		{"transfer to no uuid", "400 (id must be a uuid: uuid string is wrong length)", op.RaftTransferLeadershipByID("foo", nil)},
-		{"transfer to no address", "400 (address must be in IP:port format: not an ip:port)", op.RaftTransferLeadershipByAddress("bar", nil)},
-		{"removal of an unknown id", `500 (id "nope" was not found in the Raft configuration)`, op.RaftRemovePeerByID("nope", nil)},
-		{"removal of an unknown address", `500 (address "nope" was not found in the Raft configuration)`, op.RaftRemovePeerByAddress("nope", nil)},
+		{"transfer to an unknown id", `400 (id "` + unknown + `" was not found in the Raft configuration)`,
+			op.RaftTransferLeadershipByID(unknown, nil)},
+		{"transfer to an unknown address", `400 (address "9.9.9.9:8000" was not found in the Raft configuration)`,
+			op.RaftTransferLeadershipByAddress("9.9.9.9:8000", nil)},
+		{"transfer to no uuid", "400 (id must be a uuid: uuid string is wrong length)",
+			op.RaftTransferLeadershipByID("foo", nil)},
+		{"transfer to no address", "400 (address must be in IP:port format: not an ip:port)",
+			op.RaftTransferLeadershipByAddress("bar", nil)},
+		{"removal of an unknown id", `500 (id "nope" was not found in the Raft configuration)`,
+			op.RaftRemovePeerByID("nope", nil)},
+		{"removal of an unknown address", `500 (address "nope" was not found in the Raft configuration)`,
+			op.RaftRemovePeerByAddress("nope", nil)},
 		{"removal of the leader", "500 (the leader cannot be removed", op.RaftRemovePeerByID(leader().ID, nil)},
-		{"removal without a token", "403 (Permission denied)", nomadClient(t, c, c.addrs[1], "").RaftRemovePeerByID("x", nil)},
-		{"transfer with a wrong token", "403 (Permission denied)", nomadClient(t, c, c.addrs[1], "wrong").RaftTransferLeadershipByID(unknown, nil)},
+		{"removal without a token", "403 (Permission denied)",
+			nomadClient(t, c, c.addrs[1], "").RaftRemovePeerByID("x", nil)},
+		{"transfer with a wrong token", "403 (Permission denied)",
+			nomadClient(t, c, c.addrs[1], "wrong").RaftTransferLeadershipByID(unknown, nil)},
 	} {
 		if x.err == nil || !strings.Contains(x.err.Error(), x.want) {
 			t.Errorf("%s: %v, want %s", x.what, x.err, x.want)

@@ -56,10 +56,11 @@ func provider(t *testing.T, c *cluster) (issuer string) {
 		t.Fatal(err)
 	}
 	issuer = strings.TrimSpace(line)
-	settings := map[string]any{"oidc.issuer": issuer, "oidc.client_id": "muster", "oidc.scopes": "groups", "oidc.rules": []any{
-		map[string]any{"claim": "groups", "value": "ops", "scopes": []string{"management"}},
-		map[string]any{"claim": "email", "value": "ada@example.org", "scopes": []string{"cluster:read"}},
-	}}
+	settings := map[string]any{"oidc.issuer": issuer, "oidc.client_id": "muster", "oidc.scopes": "groups",
+		"oidc.rules": []any{
+			map[string]any{"claim": "groups", "value": "ops", "scopes": []string{"management"}},
+			map[string]any{"claim": "email", "value": "ada@example.org", "scopes": []string{"cluster:read"}},
+		}}
 	body, err := json.Marshal(settings)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +179,8 @@ func (b *browser) reads(text string) {
 func (b *browser) signInThere(fields string) {
 	b.t.Helper()
 	b.arrives(`document.querySelector("#username") && document.querySelector("#password")`)
-	eval[bool](b, `(document.querySelector("#username").value = "ada", document.querySelector("#password").value = "lovelace", true)`)
+	eval[bool](b,
+		`(document.querySelector("#username").value = "ada", document.querySelector("#password").value = "lovelace", true)`)
 	eval[bool](b, `(setTimeout(() => document.querySelector("`+fields+`").click(), 0), true)`)
 }
 

@@ -25,7 +25,8 @@ func testUIAddress(t *testing.T, c *cluster, b *browser) {
 	b.click("Drain…")
 	b.await(`location.hash.includes("dialog=drain&of=2") && document.querySelector("dialog")`)
 	eval[bool](b, `(history.back(), true)`)
-	b.await(`!document.querySelector("dialog") && !location.hash.includes("dialog") && location.hash.includes("find=node-2")`)
+	b.await(`!document.querySelector("dialog") && !location.hash.includes("dialog") && ` +
+		`location.hash.includes("find=node-2")`)
 	b.click("Drain…")
 	b.reload()
 	b.await(`document.querySelector("dialog h2")?.innerText.startsWith("Drain node-2")`)
@@ -73,11 +74,17 @@ func testUIHostile(t *testing.T, c *cluster, b *browser) {
 		};
 		const body = await r.json();
 		if (url.includes("/autopilot") && body.result?.servers) { // zones and backups that this cluster does not have
-			body.result.zones = [{ name: "zone", members: 1, alive: 1, eligible: 1, voters: 1, standBys: 0, survivable: false, reason: "why" }];
+			body.result.zones = [{ name: "zone", members: 1, alive: 1, eligible: 1, voters: 1, standBys: 0,
+				 survivable: false, reason: "why" }];
 			body.result.spread = "spread";
 		}
-		if (url.includes("/cluster/members") && Array.isArray(body.result)) body.result.forEach((m) => { m.zone = "zone"; m.zoneCost = "cost"; m.cannotStore = "disk"; });
-		if (url.endsWith("/api/v1/backups")) body.result = [{ id: "id", state: "failed", cause: "request", nodeId: 1, node: "node", file: "file", target: "target", reason: "why", startedAt: "2026-11-21T04:37:26Z" }];
+		if (url.includes("/cluster/members") && Array.isArray(body.result)) {
+			body.result.forEach((m) => { m.zone = "zone"; m.zoneCost = "cost"; m.cannotStore = "disk"; });
+		}
+		if (url.endsWith("/api/v1/backups")) body.result = [{
+			id: "id", state: "failed", cause: "request", nodeId: 1, node: "node", file: "file", target: "target",
+			reason: "why", startedAt: "2026-11-21T04:37:26Z",
+		}];
 		return new Response(JSON.stringify(worse(body)), { status: r.status, headers: r.headers });
 	})`)
 	for _, hash := range []string{"overview", "members", "members/1", "raft", "autopilot", "peerings", "join-tokens",

@@ -53,7 +53,8 @@ func (b *browser) back(c *cluster) time.Duration {
 		return nil
 	})
 	begin := time.Now()
-	b.await(`document.querySelector("#banner").hidden && document.querySelector(".headline.good") && !document.querySelector("main .stale")`)
+	b.await(`document.querySelector("#banner").hidden && document.querySelector(".headline.good") && ` +
+		`!document.querySelector("main .stale")`)
 	return time.Since(begin)
 }
 

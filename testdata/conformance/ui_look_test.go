@@ -13,7 +13,9 @@ import (
 // No section scrolls sideways, on a telephone or a wide screen, in light or dark.
 func testUILayout(t *testing.T, c *cluster, b *browser) {
 	for _, scheme := range []string{"light", "dark"} {
-		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
+		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia,
+			emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme},
+				{Name: "prefers-reduced-motion", Value: "reduce"}}})
 		b.must(err)
 		bright := eval[int](b, `Number(getComputedStyle(document.body).backgroundColor.match(/\d+/)[0])`)
 		if dark := bright < 128; dark != (scheme == "dark") {
@@ -21,7 +23,8 @@ func testUILayout(t *testing.T, c *cluster, b *browser) {
 		}
 		for _, width := range []int64{320, 375, 1280} {
 			b.must(chromedp.Do(b.ctx, chromedp.EmulateViewport(width, 800)))
-			for _, hash := range []string{"overview", "members", "members/1", "raft", "autopilot", "peerings", "join-tokens", "api-tokens", "enrollment", "keys", "authorities",
+			for _, hash := range []string{"overview", "members", "members/1", "raft", "autopilot", "peerings", "join-tokens",
+				"api-tokens", "enrollment", "keys", "authorities",
 				"secrets", "events", "audit", "backups", "settings", "schema"} {
 				b.open(c.addrs[2] + "/ui/#/" + hash)
 				b.await(`document.querySelector("main h1")`)
@@ -36,12 +39,15 @@ func testUILayout(t *testing.T, c *cluster, b *browser) {
 	b.must(chromedp.Do(b.ctx, chromedp.EmulateViewport(320, 700)))
 	b.open(c.addrs[2] + "/ui/#/members")
 	b.await(`document.querySelectorAll("tbody tr").length === 3`)
-	if high := eval[int](b, `Math.max(...[...document.querySelectorAll("tbody tr")].map((tr) => tr.offsetHeight))`); high > 90 {
+	if high := eval[int](b,
+		`Math.max(...[...document.querySelectorAll("tbody tr")].map((tr) => tr.offsetHeight))`); high > 90 {
 		t.Errorf("a member takes %d px on a telephone", high)
 	}
 	b.open(c.addrs[2] + "/ui/#/members/1")
 	b.click("Drain…")
-	if over := eval[int](b, `(() => { const r = document.querySelector("dialog").getBoundingClientRect(); return Math.ceil(Math.max(-r.left, r.right - innerWidth)); })()`); over > 0 {
+	if over := eval[int](b,
+		`(() => { const r = document.querySelector("dialog").getBoundingClientRect(); return Math.ceil(Math.max(-r.left, `+
+			`r.right - innerWidth)); })()`); over > 0 {
 		t.Errorf("the dialog is %d px too wide for 320 px", over)
 	}
 	b.click("Cancel")
@@ -70,7 +76,10 @@ func testUIConnection(t *testing.T, c *cluster, b *browser) {
 
 	// A member that has lost its leader answers like this.
 	b.answer(`(url) => url.startsWith("/api/v1/status")
-		? real(url).then((r) => r.json()).then((s) => { s.result.cluster.leaderNodeId = 0; return new Response(JSON.stringify(s)); })
+		? real(url).then((r) => r.json()).then((s) => {
+			s.result.cluster.leaderNodeId = 0;
+			return new Response(JSON.stringify(s));
+		})
 		: Promise.resolve(new Response('{"error":"no cluster leader: raft commit timeout"}', { status: 503 }))`)
 	b.shows("There is no leader")
 	b.shows("no cluster leader: raft commit timeout. Shown as it was")
@@ -81,11 +90,18 @@ func testUIConnection(t *testing.T, c *cluster, b *browser) {
 
 // Ten thousand members are shown a page at a time, and any of them is found.
 func testUIMany(_ *testing.T, c *cluster, b *browser) {
-	b.answer(`(url, o) => (window.made ??= {})[url] ? Promise.resolve(new Response(made[url])) : real(url, o).then((r) => r.json()).then((body) => {
-		const many = (list) => Array.from({ length: 10000 }, (_, i) => ({ ...list[0], isLeader: false, nodeId: i + 1, name: "many-" + (i + 1) }));
+	b.answer(
+		`(url, o) => (window.made ??= {})[url] 
+		? Promise.resolve(new Response(made[url]))
+		: real(url, o).then((r) => r.json()).then((body) => {
+		const many = (list) => Array.from({ length: 10000 }, (_, i) => ({
+			...list[0], isLeader: false, nodeId: i + 1, name: "many-" + (i + 1),
+		}));
 		if (url === "/api/v1/cluster/members") body.result = many(body.result);
 		if (url === "/api/v1/cluster/autopilot") body.result.servers = many(body.result.servers);
-		if (url.startsWith("/api/v1/cluster/certificates")) body.result = Array.from({ length: 20000 }, (_, i) => ({ ...body.result[0], serial: String(i), node: "many-" + i }));
+		if (url.startsWith("/api/v1/cluster/certificates")) {
+			body.result = Array.from({ length: 20000 }, (_, i) => ({ ...body.result[0], serial: String(i), node: "many-" + i }));
+		}
 		const text = JSON.stringify(body);
 		if (text.length > 100_000) made[url] = text; // making it must not count
 		return new Response(text);
@@ -95,11 +111,15 @@ func testUIMany(_ *testing.T, c *cluster, b *browser) {
 		b.await(`document.querySelector("main .card, main tbody tr, main .facts")`)
 		eval[bool](b, `(window.slow = 0, window.begun = performance.now(), true)`)
 		b.await(`performance.now() - begun > 3000`) // what it does while nobody does anything
-		b.t.Logf("%s of 10000 members: nothing takes longer than %.0f ms while it is looked at", hash, eval[float64](b, `window.slow`))
+		b.t.Logf("%s of 10000 members: nothing takes longer than %.0f ms while it is looked at", hash,
+			eval[float64](b, `window.slow`))
 		eval[bool](b, `(window.slow = 0, true)`)
-		eval[bool](b, `(() => { let at = 0; window.scrolled = false; const step = () => { scrollTo(0, at += 100); if (at < 6000) requestAnimationFrame(step); else window.scrolled = true; }; step(); return true; })()`)
+		eval[bool](b,
+			`(() => { let at = 0; window.scrolled = false; const step = () => { scrollTo(0, at += 100); if (at < 6000) `+
+				`requestAnimationFrame(step); else window.scrolled = true; }; step(); return true; })()`)
 		b.await(`window.scrolled`)
-		b.t.Logf("%s of 10000 members: nothing takes longer than %.0f ms while it is scrolled", hash, eval[float64](b, `window.slow ?? 0`))
+		b.t.Logf("%s of 10000 members: nothing takes longer than %.0f ms while it is scrolled", hash,
+			eval[float64](b, `window.slow ?? 0`))
 	}
 	b.open(c.addrs[2] + "/ui/#/members")
 	b.shows("1–50 of 10000")
@@ -108,15 +128,22 @@ func testUIMany(_ *testing.T, c *cluster, b *browser) {
 	b.shows("51–100 of 10000")
 	b.fill("Find", "many-9876")
 	b.shows("1 of 10000 members")
-	b.await(`document.querySelectorAll("tbody tr").length === 1 && document.querySelector("tbody").innerText.includes("node 9876")`)
-	for _, s := range [][2]string{{"shown again", `find.value = "", find.dispatchEvent(new Event("input"))`}, {"sorted", `document.querySelector("th button").click()`},
+	b.await(`document.querySelectorAll("tbody tr").length === 1 && ` +
+		`document.querySelector("tbody").innerText.includes("node 9876")`)
+	for _, s := range [][2]string{{"shown again", `find.value = "", find.dispatchEvent(new Event("input"))`},
+		{"sorted", `document.querySelector("th button").click()`},
 		{"filtered", `find.value = "many-98", find.dispatchEvent(new Event("input"))`}} {
 		what, act := s[0], s[1]
-		took := eval[float64](b, `(() => { const find = document.querySelector("#find"), begin = performance.now(); `+act+`; document.body.offsetHeight; return performance.now() - begin; })()`)
+		took := eval[float64](b, `(() => { const find = document.querySelector("#find"), begin = performance.now(); `+act+
+			`; document.body.offsetHeight; return performance.now() - begin; })()`)
 		b.t.Logf("10000 members are %s in %.0f ms", what, took)
 	}
-	eval[bool](b, `(() => { const find = document.querySelector("#find"); find.value = ""; find.dispatchEvent(new Event("input")); window.slow = 0; return true; })()`)
-	eval[bool](b, `(() => { let at = 0; const step = () => { scrollTo(0, at += 200); if (at < 6000) requestAnimationFrame(step); else window.scrolled = true; }; step(); return true; })()`)
+	eval[bool](b,
+		`(() => { const find = document.querySelector("#find"); find.value = ""; find.dispatchEvent(new Event("input")); `+
+			`window.slow = 0; return true; })()`)
+	eval[bool](b,
+		`(() => { let at = 0; const step = () => { scrollTo(0, at += 200); if (at < 6000) requestAnimationFrame(step); `+
+			`else window.scrolled = true; }; step(); return true; })()`)
 	b.await(`window.scrolled`)
 	b.t.Logf("while they are scrolled through, nothing takes longer than %.0f ms", eval[float64](b, `window.slow ?? 0`))
 	b.answer(`real`)

@@ -36,7 +36,9 @@ func TestWebPage(t *testing.T) {
 		f    func(*testing.T, *cluster, *browser)
 	}{
 		{"sign in", testUISignIn}, {"drain and resume", testUIDrain}, {"join", testUIJoin}, {"remove", testUIRemove},
-		{"sections", testUISections}, {"events", testUIEvents}, {"tokens and authorities", testUIAuthorities}, {"many members", testUIMany}, {"address", testUIAddress}, {"hostile", testUIHostile}, {"scopes", testUIScopes}, {"layout", testUILayout}, {"connection", testUIConnection}, {"sign out", testUISignOut},
+		{"sections", testUISections}, {"events", testUIEvents}, {"tokens and authorities", testUIAuthorities},
+		{"many members", testUIMany}, {"address", testUIAddress}, {"hostile", testUIHostile}, {"scopes", testUIScopes},
+		{"layout", testUILayout}, {"connection", testUIConnection}, {"sign out", testUISignOut},
 		{"faults", testUIFaults},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { b.t, c.t = t, t; s.f(t, c, b) }) {
@@ -48,7 +50,8 @@ func TestWebPage(t *testing.T) {
 }
 
 func testUIFiles(t *testing.T, c *cluster, addr string) {
-	client := &http.Client{Transport: c.http.Transport, Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: c.http.Transport, Timeout: 10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	get := func(path string, header ...string) (*http.Response, string) {
 		r, err := http.NewRequestWithContext(context.Background(), "GET", addr+path, nil)
 		if err != nil {
@@ -86,22 +89,27 @@ func testUIFiles(t *testing.T, c *cluster, addr string) {
 		if resp.StatusCode != x.status || resp.Header.Get("Location") != x.location {
 			t.Errorf("%s: %s to %q, want %d to %q", x.path, resp.Status, resp.Header.Get("Location"), x.status, x.location)
 		}
-		if x.status == 404 && (!strings.Contains(body, "<h1>Not Found</h1>") || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")) {
+		if x.status == 404 && (!strings.Contains(body, "<h1>Not Found</h1>") ||
+			!strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")) {
 			t.Errorf("%s is not told in the page's own way: %s", x.path, body)
 		}
 		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"} {
+			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+				"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"} {
 			if got := resp.Header.Get(name); got != want {
 				t.Errorf("%s: %s is %q, want %q", x.path, name, got, want)
 			}
 		}
 	}
-	for _, accept := range []string{"", "*/*", "application/json", "application/json, text/html", "application/vnd.elasticsearch+json;compatible-with=8"} {
+	for _, accept := range []string{"", "*/*", "application/json", "application/json, text/html",
+		"application/vnd.elasticsearch+json;compatible-with=8"} {
 		if resp, _ := get("/", "Accept", accept); resp.StatusCode == 302 {
 			t.Errorf("a client that accepts %q is sent to the page", accept)
 		}
 	}
-	for path, kind := range map[string]string{"/ui/": "text/html; charset=utf-8", "/ui/app.js": "text/javascript; charset=utf-8", "/ui/style.css": "text/css; charset=utf-8", "/ui/icon.svg": "image/svg+xml"} {
+	for path, kind := range map[string]string{"/ui/": "text/html; charset=utf-8",
+		"/ui/app.js": "text/javascript; charset=utf-8", "/ui/style.css": "text/css; charset=utf-8",
+		"/ui/icon.svg": "image/svg+xml"} {
 		resp, body := get(path)
 		if resp.Header.Get("Content-Type") != kind {
 			t.Errorf("%s is %q", path, resp.Header.Get("Content-Type"))
@@ -146,7 +154,9 @@ func testUISignIn(t *testing.T, c *cluster, b *browser) {
 	if kept := eval[string](b, `JSON.stringify({...sessionStorage})`); !strings.Contains(kept, c.token) {
 		t.Error("the token is not kept for the tab")
 	}
-	if kept := eval[string](b, `JSON.stringify({...localStorage}) + document.cookie + location.href + document.body.outerHTML`); strings.Contains(kept, c.token) {
+	if kept := eval[string](b,
+		`JSON.stringify({...localStorage}) + document.cookie + location.href + document.body.outerHTML`); strings.Contains(
+		kept, c.token) {
 		t.Error("the token is kept beyond the tab, or can be read in the page")
 	}
 }
@@ -168,7 +178,8 @@ func testUIDrain(t *testing.T, c *cluster, b *browser) {
 	b.shows("Drain under way")
 	b.await(`document.querySelector(".count")?.innerText === "1"`)
 	c.result("DELETE", "/api/v1/cluster/leases/session-7", "", nil)
-	b.await(`document.querySelector(".panel h2")?.innerText === "Drained" && document.querySelector(".count").innerText === "0"`)
+	b.await(`document.querySelector(".panel h2")?.innerText === "Drained" && document.querySelector(".count").innerText ` +
+		`=== "0"`)
 	b.click("Resume…")
 	b.shows("muster member resume 3")
 	b.click("Resume")
@@ -265,17 +276,23 @@ func testUIRemove(t *testing.T, c *cluster, b *browser) {
 // Sections are either there or say plainly that this member does not have them.
 func testUISections(t *testing.T, c *cluster, b *browser) {
 	for hash, texts := range map[string][]string{
-		"keys": {"Generation", "active", "Members that hold it"}, "raft": {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
-		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"}, "api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."}, "workloads": {"No workload is registered."},
+		"keys":      {"Generation", "active", "Members that hold it"},
+		"raft":      {"node-1", "Raft agrees with the members table.", "Applied index", "This member"},
+		"autopilot": {"leader, voter: 1 of 3", "Stabilization"}, "schema": {"up to date"}, "settings": {"audit.max_age"},
+		"api-tokens": {"admin", "management"}, "secrets": {"There are no secrets."},
+		"workloads":  {"No workload is registered."},
 		"backups":    {"There is none yet.", "No interval is set"},
-		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"}, "events": {"Events"}, "audit": {"Audit"},
+		"enrollment": {"Enrollment tokens"}, "peerings": {"Peerings"}, "authorities": {"Certificates in use"},
+		"events": {"Events"}, "audit": {"Audit"},
 	} {
 		b.open(c.addrs[2] + "/ui/#/" + hash)
 		for _, text := range texts {
 			b.shows(text)
 		}
-		b.await(`document.querySelector("main h1") && document.querySelector("nav [aria-current=page]") && document.title.endsWith("– muster")`)
-		b.await(`document.querySelector("main .table:has(tr), main .table .empty:not([hidden]), main .facts") || /not available on this member/.test(document.querySelector("main").innerText)`)
+		b.await(`document.querySelector("main h1") && document.querySelector("nav [aria-current=page]") && ` +
+			`document.title.endsWith("– muster")`)
+		b.await(`document.querySelector("main .table:has(tr), main .table .empty:not([hidden]), main .facts") || /not ` +
+			`available on this member/.test(document.querySelector("main").innerText)`)
 	}
 	b.open(c.addrs[2] + "/ui/#/keys")
 	b.click("Skip to content")
@@ -299,21 +316,30 @@ func testUIEvents(t *testing.T, c *cluster, b *browser) {
 	b.answer(`(url, o) => {
 		if (!url.startsWith("/api/v1/events")) return real(url, o);
 		asked.push([o.headers["Last-Event-ID"] ?? "", o.headers.Authorization.startsWith("Bearer ")]);
-		const made = { revision: 5, seq: 99, at: "2030-01-02T03:04:05Z", type: "token", action: "made.up", object: "x", actor: "y", node: 1, outcome: "ok" };
-		return asked.length > 1 ? real(url, o) : Promise.resolve(new Response("id: 5.99\nevent: token\ndata: " + JSON.stringify(made) + "\n\n"));
+		const made = {
+			revision: 5, seq: 99, at: "2030-01-02T03:04:05Z", type: "token", action: "made.up", object: "x", actor: "y", node: 1,
+			outcome: "ok",
+		};
+		return asked.length > 1
+			? real(url, o)
+			: Promise.resolve(new Response("id: 5.99\nevent: token\ndata: " + JSON.stringify(made) + "\n\n"));
 	}`)
 	b.open(c.addrs[2] + "/ui/#/events")
 	b.shows("made.up")
 	b.await(`asked.length > 1 && asked[1][0] === "5.99" && asked[1][1]`)
 	b.shows("Live")
-	c.result("PUT", "/api/v1/cluster/leases/"+`%3Cimg%20src=x%20onerror=window.pwned=1%3E`, `{"nodeId": 1, "ttlSeconds": 600}`, nil)
+	c.result("PUT", "/api/v1/cluster/leases/"+`%3Cimg%20src=x%20onerror=window.pwned=1%3E`,
+		`{"nodeId": 1, "ttlSeconds": 600}`, nil)
 	b.shows("lease/" + hostile)
-	if n := eval[int](b, `(() => { const seen = [...document.querySelectorAll("tbody tr td:last-child")].map((td) => td.innerText); return seen.length - new Set(seen).size; })()`); n != 0 {
+	if n := eval[int](b,
+		`(() => { const seen = [...document.querySelectorAll("tbody tr td:last-child")].map((td) => td.innerText); return `+
+			`seen.length - new Set(seen).size; })()`); n != 0 {
 		t.Errorf("%d events are shown twice", n)
 	}
 	b.open(c.addrs[2] + "/ui/#/audit")
 	b.fill("What begins with", "lease.")
-	b.await(`document.querySelectorAll("tbody tr").length > 0 && [...document.querySelectorAll("tbody tr")].every((tr) => tr.innerText.includes("lease."))`)
+	b.await(`document.querySelectorAll("tbody tr").length > 0 && [...document.querySelectorAll("tbody tr")].every((tr) ` +
+		`=> tr.innerText.includes("lease."))`)
 }
 
 func testUIAuthorities(_ *testing.T, c *cluster, b *browser) {
@@ -328,9 +354,12 @@ func testUIAuthorities(_ *testing.T, c *cluster, b *browser) {
 
 	// The transport CA is rotated for good, to the end. (The browser knows the key of the other one.)
 	b.await(`!document.querySelector("dialog")`)
-	eval[bool](b, `([...document.querySelectorAll(".authority")].find((s) => s.innerText.startsWith("Transport CA")).querySelector("button").click(), true)`)
+	eval[bool](b,
+		`([...document.querySelectorAll(".authority")].find((s) => s.innerText.startsWith("Transport `+
+			`CA")).querySelector("button").click(), true)`)
 	eval[bool](b, `(document.querySelector("dialog input[type=checkbox]").click(), true)`)
-	b.await(`document.querySelector("dialog .command code").innerText === "muster ca rotate --kind transport --overlap 24h"`)
+	b.await(`document.querySelector("dialog .command code").innerText === "muster ca rotate --kind transport --overlap ` +
+		`24h"`)
 	b.click("Rotate")
 	b.shows("Under way:")
 	b.click("Done")

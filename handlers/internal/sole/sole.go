@@ -232,8 +232,8 @@ func (s *Member) Call(method, target, token, body string, headers ...string) *ht
 	return s.Ask(s.API(), method, target, token, body, headers...)
 }
 
-// Certain repeats a request for as long as the member cannot be sure that it leads: on a busy machine its process stands still
-// for moments, and must find out afterwards.
+// Certain repeats a request for as long as the member cannot be sure that it leads: on a busy machine its process
+// stands still for moments, and must find out afterwards.
 func (s *Member) Certain(rt *handlers.Route, ask func() *httptest.ResponseRecorder) (w *httptest.ResponseRecorder) {
 	_ = await.Within(await.Limit, func() error {
 		w = ask()

@@ -12,9 +12,11 @@ import (
 // Browsers are sent to the page, and clients of the API families are not.
 func TestWantsPage(t *testing.T) {
 	for accept, want := range map[string]bool{
-		"": false, "*/*": false, "application/json": false, "application/json, text/html": false, "text/html;q=0.4, application/json;q=0.6": false, "text/html;q=0": false,
+		"": false, "*/*": false, "application/json": false, "application/json, text/html": false,
+		"text/html;q=0.4, application/json;q=0.6": false, "text/html;q=0": false,
 		"text/html": true, "text/html, */*;q=0.1": true, "text/html;q=0.9,application/json;q=0.2": true,
-		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7": true,
+		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8," +
+			"application/signed-exchange;v=b3;q=0.7": true,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Accept", accept)
@@ -55,14 +57,16 @@ func TestAssets(t *testing.T) {
 				t.Errorf("%s:%d has more than 120 characters", name, i+1)
 			}
 		}
-		for _, m := range regexp.MustCompile(`(?:src|href)="([\w.]+)"|(?:from |import\()"\./([\w.]+)"`).FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(`(?:src|href)="([\w.]+)"|(?:from |import\()"\./([\w.]+)"`).FindAllStringSubmatch(
+			text, -1) {
 			if file := m[1] + m[2]; assets[file].data == nil {
 				t.Errorf("%s names %s, which is not there", name, file)
 			}
 		}
 		switch path.Ext(name) {
 		case ".js":
-			for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"} {
+			for _, bad := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(",
+				"new Function"} {
 				if strings.Contains(text, bad) {
 					t.Errorf("%s uses %s", name, bad)
 				}

@@ -61,7 +61,13 @@ func NewTLS(t testing.TB, claims map[string]any) *Provider {
 }
 
 func made(t testing.TB, claims map[string]any) *Provider {
-	p := &Provider{ClientID: "muster", t: t, claims: claims, codes: map[string]grant{}, asked: map[string]int{}}
+	p := &Provider{
+		ClientID: "muster",
+		t:        t,
+		claims:   claims,
+		codes:    map[string]grant{},
+		asked:    map[string]int{},
+	}
 	p.Rotate()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", p.discovery)
@@ -214,7 +220,8 @@ func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	to, err := url.Parse(q.Get("redirect_uri"))
-	if err != nil || !to.IsAbs() || q.Get("client_id") != p.ClientID || q.Get("response_type") != "code" || q.Get("state") == "" ||
+	if err != nil || !to.IsAbs() || q.Get("client_id") != p.ClientID || q.Get("response_type") != "code" ||
+		q.Get("state") == "" ||
 		q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43 ||
 		!strings.Contains(" "+q.Get("scope")+" ", " openid ") {
 		http.Error(w, "invalid_request", http.StatusBadRequest)
@@ -243,7 +250,8 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 			p.codes[code] = grant{} // it serves once
 		}
 		sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))
-		if !ok || g.challenge != base64.RawURLEncoding.EncodeToString(sum[:]) || g.redirect != r.PostFormValue("redirect_uri") {
+		if !ok || g.challenge != base64.RawURLEncoding.EncodeToString(sum[:]) ||
+			g.redirect != r.PostFormValue("redirect_uri") {
 			refuse(w, http.StatusBadRequest, "invalid_grant")
 			return
 		}

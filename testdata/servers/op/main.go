@@ -35,7 +35,8 @@ func main() {
 	registered := storage.NativeClient(id, os.Args[2:]...)
 	inner := storage.NewStorageWithClients(people{}, map[string]*storage.Client{id: registered})
 	issuer := "http://" + listener.Addr().String()
-	handler := exampleop.SetupServer(issuer, &memory{inner, client{registered}}, slog.New(slog.NewTextHandler(os.Stderr, nil)), false)
+	handler := exampleop.SetupServer(issuer, &memory{inner, client{registered}},
+		slog.New(slog.NewTextHandler(os.Stderr, nil)), false)
 	fmt.Println(issuer)
 	log.Fatal(http.Serve(listener, handler))
 }
@@ -77,10 +78,24 @@ type person struct {
 }
 
 var everybody = map[string]person{
-	"ada": {storage.User{ID: "ada", Username: "ada", Password: "lovelace", FirstName: "Ada", LastName: "Lovelace",
-		Email: "ada@example.org", EmailVerified: true}, []string{"dev", "ops"}},
-	"eve": {storage.User{ID: "eve", Username: "eve", Password: "dropper", FirstName: "Eve", LastName: "Dropper",
-		Email: "eve@example.org", EmailVerified: true}, nil},
+	"ada": {storage.User{
+		ID:            "ada",
+		Username:      "ada",
+		Password:      "lovelace",
+		FirstName:     "Ada",
+		LastName:      "Lovelace",
+		Email:         "ada@example.org",
+		EmailVerified: true,
+	}, []string{"dev", "ops"}},
+	"eve": {storage.User{
+		ID:            "eve",
+		Username:      "eve",
+		Password:      "dropper",
+		FirstName:     "Eve",
+		LastName:      "Dropper",
+		Email:         "eve@example.org",
+		EmailVerified: true,
+	}, nil},
 }
 
 type people struct{}
