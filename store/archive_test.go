@@ -289,6 +289,27 @@ func TestForeignStates(t *testing.T) {
 	}
 }
 
+// zeros returns an archive whose state announces a size and is zeros without end.
+func zeros(t *testing.T, size int64) io.Reader {
+	t.Helper()
+	zipped := func(write func(io.Writer) error) []byte {
+		var out bytes.Buffer
+		zip := gzip.NewWriter(&out)
+		if err := errors.Join(write(zip), zip.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	head := zipped(func(w io.Writer) error {
+		return tar.NewWriter(w).WriteHeader(&tar.Header{Name: archiveState, Typeflag: tar.TypeReg, Mode: 0o600, Size: size})
+	})
+	part := zipped(func(w io.Writer) error {
+		_, err := w.Write(make([]byte, 1<<20))
+		return err
+	})
+	return io.MultiReader(bytes.NewReader(head), &repeated{part: part})
+}
+
 // The parts of an archive are what a snapshot has: sizes before bytes, each name once, plain files.
 func TestForeignArchives(t *testing.T) {
 	t.Parallel()
@@ -335,23 +356,6 @@ func TestForeignArchives(t *testing.T) {
 	}
 	named := func(name string) tarFile { return regular(name, []byte("x")) }
 	huge := tarFile{tar.Header{Name: archiveState, Typeflag: tar.TypeReg, Mode: 0o600, Size: 1 << 40}, data}
-	bomb := func(size int64) io.Reader { // what gzip makes of zeros, as it is read
-		r, w := io.Pipe()
-		go func() {
-			zip := gzip.NewWriter(w)
-			out := tar.NewWriter(zip)
-			_ = out.WriteHeader(&tar.Header{Name: archiveState, Typeflag: tar.TypeReg, Mode: 0o600, Size: size})
-			block := make([]byte, 1<<20)
-			for range size >> 20 {
-				if _, err := out.Write(block); err != nil {
-					break
-				}
-			}
-			w.CloseWithError(errors.Join(out.Close(), zip.Close()))
-		}()
-		t.Cleanup(func() { r.Close() })
-		return r
-	}
 	trailing := func() []byte {
 		var out bytes.Buffer
 		zip := gzip.NewWriter(&out)
@@ -405,7 +409,9 @@ func TestForeignArchives(t *testing.T) {
 		}
 		refusedArchive(t, name, bytes.NewReader(x.archive), testLimits, x.want)
 	}
-	refusedArchive(t, "bomb", bomb(10<<30), testLimits, "at most")
+	refusedArchive(t, "bomb", zeros(t, 10<<30), testLimits, "at most")
+	refusedArchive(t, "bomb within the limit", zeros(t, 3<<30), ArchiveLimits{State: MaxArchiveState},
+		"better than 1 to 100")
 	refusedArchive(t, "too much to carry", bytes.NewReader(good), ArchiveLimits{State: 64 << 20, Carry: 1000},
 		"carry at once")
 	holes := regular(archiveState, append([]byte("1\n0\n0\n"), make([]byte, 506)...))
@@ -427,7 +433,7 @@ func TestForeignArchives(t *testing.T) {
 	if a, err := ReadArchive(ctx, nothing, t.TempDir(), testLimits); err == nil {
 		t.Error("half of an archive and then others:", a, err)
 	}
-	if a, err := ReadArchive(ctx, bomb(1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil ||
+	if a, err := ReadArchive(ctx, zeros(t, 1<<40), t.TempDir(), ArchiveLimits{State: 1 << 50}); err == nil ||
 		!strings.Contains(err.Error(), "takes too long") {
 		t.Error("a bomb until the deadline:", a, err)
 	}
@@ -473,4 +479,11 @@ func TestBrokenRules(t *testing.T) {
 	path := broken(t, "a row of table members breaks CHECK (json_valid(labels))", "UPDATE members SET labels = 'no'")
 	refusedArchive(t, "labels", bytes.NewReader(archiveOf(t, path, func(*ArchiveMeta) {})), testLimits,
 		"the archive's state is damaged: a row of table members breaks CHECK (json_valid(labels)); use another backup")
+	const want = "the database is damaged: a row of table members breaks CHECK (json_valid(labels))"
+	if _, err := CheckMirror(path); err == nil || err.Error() != want {
+		t.Errorf("a member's own copy: %v, want %q", err, want)
+	}
+	if schema, err := CheckMirror(state); schema != LatestSchema() || err != nil {
+		t.Error(schema, err)
+	}
 }

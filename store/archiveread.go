@@ -105,6 +105,42 @@ type unpacking struct {
 	limits     ArchiveLimits
 	have, want map[string]string // sums
 	size       int64             // of the state
+	packed     int64             // bytes received so far, compressed
+}
+
+// A database of muster's compresses to a tenth or so, free pages included, because they keep what was in them. Zeros
+// compress to a thousandth: three megabytes would keep a member busy for minutes.
+const (
+	plainState = 256 << 20 // bytes that may come from any number of received ones
+	mostPlain  = 100       // bytes from each received one beyond that
+)
+
+// stateFile writes the state to a file as long as it can be one of muster's.
+type stateFile struct {
+	*unpacking
+	file    io.Writer
+	written int64
+}
+
+// Write writes, and fails with a Refusal for a state that compresses too well.
+func (f *stateFile) Write(p []byte) (int, error) {
+	if f.written += int64(len(p)); f.written > plainState && f.written > mostPlain*f.packed {
+		return 0, refuse(Invalid, "the archive is not a snapshot of muster: its state compresses better than 1 to %d",
+			mostPlain)
+	}
+	return f.file.Write(p)
+}
+
+// packedReader counts the bytes of an archive as they are received.
+type packedReader struct {
+	*unpacking
+	r io.Reader
+}
+
+func (r *packedReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.packed += int64(n)
+	return n, err
 }
 
 // maxPadding bounds the padding after the end of the tar.
@@ -115,7 +151,7 @@ func damaged(err error) error {
 }
 
 func (x *unpacking) extract(ctx context.Context, r io.Reader) error {
-	zip, err := gzip.NewReader(whileIn(ctx, r)) // empty members yield nothing for as long as they come
+	zip, err := gzip.NewReader(whileIn(ctx, &packedReader{x, r})) // empty members yield nothing for as long as they come
 	if err != nil {
 		return damaged(eofIsUnexpected(err))
 	}
@@ -165,10 +201,14 @@ func (x *unpacking) member(h *tar.Header, in io.Reader) error {
 			return err
 		}
 		defer f.Close()
-		into, x.size = f, h.Size
+		into, x.size = &stateFile{unpacking: x, file: f}, h.Size
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(into, sum), in); err != nil {
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			return refusal
+		}
 		return damaged(err)
 	}
 	x.have[h.Name] = hex.EncodeToString(sum.Sum(nil))

@@ -152,7 +152,7 @@ func (ar Archives) Restore(ctx context.Context, actor Actor, a *Archive) (Restor
 		return out, errRestoreTime
 	case err != nil:
 		ar.s.log.Warn("the archive's state could not be copied", "err", err)
-		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d", schema)
+		return out, refuse(Invalid, "the archive's state cannot be brought to schema %d: %s", schema, foreign.Cause(err))
 	}
 	defer x.close()
 	v := view(x.s.View(ar.s.cfg.Now()))

@@ -1,6 +1,8 @@
 package foreign
 
 import (
+	"context"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,6 +38,42 @@ func checksOf(sql string) (list []string) {
 	return list
 }
 
+// Rules are the CHECK constraints of one table.
+type Rules struct {
+	Table  string
+	Query  string // returns the number of the first constraint that a row breaks; no row when none does
+	checks []string
+}
+
+// Broken says in words that a row breaks the constraint that Query has returned.
+func (r *Rules) Broken(number string) (string, error) {
+	i, err := strconv.Atoi(number)
+	if err != nil || i < 0 || i >= len(r.checks) {
+		return "", errors.New("store/foreign: there is no constraint " + strconv.Quote(number))
+	}
+	return "a row of table " + r.Table + " breaks CHECK (" + r.checks[i] + ")", nil
+}
+
+// RulesAt returns the CHECK constraints of a schema version.
+func RulesAt(ctx context.Context, version int64) ([]Rules, error) {
+	shape, err := shapeAt(ctx, version)
+	return rulesOf(shape), err
+}
+
+// rulesOf returns the CHECK constraints of a schema.
+func rulesOf(shape []string) (list []Rules) {
+	for _, line := range shape {
+		object := strings.SplitN(line, " ", 4) // of selectShape
+		if len(object) < 4 || object[0] != "table" {
+			continue
+		}
+		if checks := checksOf(object[3]); len(checks) > 0 {
+			list = append(list, Rules{Table: object[1], Query: brokenCheck(object[1], checks), checks: checks})
+		}
+	}
+	return list
+}
+
 // brokenCheck returns the query for the number of the first constraint that a row of a table breaks.
 func brokenCheck(table string, checks []string) string {
 	var which []string
@@ -48,27 +86,19 @@ func brokenCheck(table string, checks []string) string {
 
 // checkRows refuses a state with a row that breaks a CHECK constraint of a schema, by table and constraint.
 func checkRows(conn *sqlite3.SQLiteConn, shape []string) error {
-	for _, line := range shape {
-		object := strings.SplitN(line, " ", 4) // of selectShape
-		if len(object) < 4 || object[0] != "table" {
-			continue
-		}
-		checks := checksOf(object[3])
-		if len(checks) == 0 {
-			continue
-		}
-		found, err := texts(conn, brokenCheck(object[1], checks), 1)
+	for _, r := range rulesOf(shape) {
+		found, err := texts(conn, r.Query, 1)
 		if err != nil {
-			return damagedState("table " + object[1] + " cannot be read")
+			return damagedState("table " + r.Table + " cannot be read")
 		}
 		if len(found) == 0 {
 			continue
 		}
-		i, err := strconv.Atoi(found[0])
+		why, err := r.Broken(found[0])
 		if err != nil {
 			return err
 		}
-		return damagedState("a row of table " + object[1] + " breaks CHECK (" + checks[i] + ")")
+		return damagedState(why)
 	}
 	return nil
 }

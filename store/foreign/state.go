@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -226,7 +227,42 @@ func Migrate(ctx context.Context, db *sql.DB, version int64) error {
 		return err
 	}
 	_, err = p.UpTo(ctx, version)
+	var step *goose.PartialError
+	if errors.As(err, &step) {
+		return &StepError{Version: step.Failed.Source.Version, Err: step.Err}
+	}
 	return err
+}
+
+// StepError is a schema step that failed. Err may hold SQL; Cause does not.
+type StepError struct {
+	Version int64
+	Err     error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("schema step %d: %v", e.Version, e.Err) }
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Cause says why a state could not be copied or migrated, in words for a caller: without paths, statements and values.
+func Cause(err error) string {
+	var step *StepError
+	var file *os.PathError
+	var e sqlite3.Error
+	switch {
+	case errors.As(err, &step):
+		return fmt.Sprintf("schema step %d fails: %s", step.Version, Cause(step.Err))
+	case errors.Is(err, ErrTime):
+		return "it takes too long"
+	case errors.Is(err, ErrMemory):
+		return "it takes too much memory"
+	case errors.As(err, &e):
+		return e.Error()
+	case errors.As(err, &file):
+		return file.Err.Error()
+	}
+	return "the log of the member that tried it has the reason"
 }
 
 // Copy makes a database of a schema version at path and copies the rows of a state that Check has accepted.
