@@ -60,6 +60,8 @@ func (t *Transport) serveCalls(conn net.Conn, nodeID uint64) {
 	close(c.work)
 }
 
+// read serves frames until the connection ends or has a wrong frame. While too much waits to be sent it reads nothing,
+// so that a member that sends without reading takes little memory.
 func (c *called) read(r *bufio.Reader) error {
 	for {
 		f, err := readFrame(r)
@@ -68,7 +70,12 @@ func (c *called) read(r *bufio.Reader) error {
 		}
 		switch f.kind {
 		case kindPing:
-			_ = c.out.put(false, func(b []byte) []byte { b, at := begin(b, kindPong, f.id); return end(b, at) })
+			if err := c.out.put(true, func(b []byte) []byte {
+				b, at := begin(b, kindPong, f.id)
+				return end(b, at)
+			}); err != nil {
+				return err
+			}
 		case kindCancel:
 			c.cancel(f.id)
 		case kindRequest:
@@ -117,23 +124,20 @@ func (c *called) begin(f *fields) error {
 	}
 	replica, id := c.t.service.Replica, f.id
 	if epoch := replica.Epoch(); epoch != a.Epoch || epoch == 0 {
-		return c.out.put(false, func(b []byte) []byte {
+		return c.out.put(true, func(b []byte) []byte {
 			b, at := begin(b, kindStale, id)
 			return end(binary.AppendUvarint(binary.AppendUvarint(b, epoch), replica.Revision()), at)
 		})
 	}
 	a.Tell = func(made []byte) {
-		if len(made) <= maxTold {
+		if len(made) <= maxTold && c.out.queued() < maxUntold {
 			_ = c.out.put(false, func(b []byte) []byte { b, at := begin(b, kindTold, id); return end(append(b, made...), at) })
 		}
 	}
 	in := &incoming{id: id, r: r}
 	in.ctx, in.end = context.WithCancel(store.WithAttempt(c.ctx, a))
-	c.mu.Lock()
-	full := len(c.calls) >= maxCalls
-	c.calls[id] = in.end
-	c.mu.Unlock()
-	if full {
+	if !c.enter(in) {
+		in.end()
 		return errFrame
 	}
 	select {
@@ -142,6 +146,17 @@ func (c *called) begin(f *fields) error {
 		c.t.done.Go(func() { c.answerAll(in) })
 	}
 	return nil
+}
+
+// enter registers a request; false when there are too many, or one with its number is in progress.
+func (c *called) enter(in *incoming) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[in.id] != nil || len(c.calls) >= maxCalls {
+		return false
+	}
+	c.calls[in.id] = in.end
+	return true
 }
 
 // answerAll is a worker. It serves many requests, so that its stack grows once.

@@ -32,6 +32,9 @@ const (
 	bodyPart  = 64 << 10 // of an answer in one frame
 	maxQueued = 1 << 20  // bytes of waiting answers from which on writers block
 	maxTold   = 256 << 10
+	maxUntold = 8 << 20 // waiting bytes from which on a member that reads nothing is told nothing
+	// maxHeaders bounds the header lines of a request or an answer. A client's request has at most a tenth.
+	maxHeaders = 1024
 )
 
 var errFrame = errors.New("a frame cannot be read")
@@ -137,7 +140,7 @@ func (f *fields) text() string { return string(f.bytes()) }
 
 func (f *fields) header() http.Header {
 	n := f.number()
-	if n > uint64(len(f.rest)) { // each takes at least two bytes
+	if n > maxHeaders || n > uint64(len(f.rest)) {
 		f.rest, f.err = nil, errFrame
 		return http.Header{}
 	}

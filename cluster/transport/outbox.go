@@ -40,6 +40,13 @@ func (o *outbox) put(patient bool, add func([]byte) []byte) error {
 	return err
 }
 
+// queued returns how many bytes wait.
+func (o *outbox) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.wait)
+}
+
 // run writes until the connection or the outbox ends.
 func (o *outbox) run() {
 	var spare []byte
