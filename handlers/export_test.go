@@ -50,6 +50,9 @@ func (s *Server) ForgetFailures() { s.failures = newFailureLimiter() }
 // FailingHosts returns how many addresses have failed attempts.
 func (s *Server) FailingHosts() int { return len(s.failures.hosts) }
 
+// AwayPerAddress is how many answers that send an address away may wait.
+const AwayPerAddress = awayPerAddress
+
 // KnownBytes is how much of bodies one credential may have in memory; BodyBytes is how much there is of all.
 const KnownBytes = knownBytes
 

@@ -67,7 +67,7 @@ func (c *framesConn) Read(p []byte) (int, error) {
 		c.in.preface += skip
 		p = p[skip:]
 	}
-	if c.calm.Load() || !c.in.pass(p, func(f *frameHead) bool { return c.may(c.idleness(f)) }) {
+	if c.calm.Load() || !c.in.pass(p, func(f frameHead) bool { return c.may(c.idleness(f)) }) {
 		c.refused()
 		return 0, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
@@ -82,7 +82,7 @@ var endsInOrder = map[http2.ErrCode]bool{http2.ErrCodeNo: true, http2.ErrCodeRef
 func (c *framesConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.taken.Add(int64(n))
-	c.out.pass(p[:n], func(f *frameHead) bool {
+	c.out.pass(p[:n], func(f frameHead) bool {
 		if f.kind == http2.FrameRSTStream && !endsInOrder[f.code] && !c.may(costOfReset) {
 			c.calm.Store(true)
 		}
@@ -113,7 +113,7 @@ const (
 )
 
 // pass calls see for each frame that begins in p, until see returns false; it reports whether see always returned true.
-func (x *frames) pass(p []byte, see func(*frameHead) bool) bool {
+func (x *frames) pass(p []byte, see func(frameHead) bool) bool {
 	for len(p) > 0 {
 		if x.rest > 0 {
 			skip := min(x.rest, len(p))
@@ -142,7 +142,7 @@ func (x *frames) pass(p []byte, see func(*frameHead) bool) bool {
 		}
 		x.rest = f.length - (need - headBytes)
 		x.have = 0
-		if !see(&f) {
+		if !see(f) {
 			return false
 		}
 	}
@@ -150,7 +150,7 @@ func (x *frames) pass(p []byte, see func(*frameHead) bool) bool {
 }
 
 // idleness returns the number of idle frames that a received frame counts as.
-func (c *framesConn) idleness(f *frameHead) int {
+func (c *framesConn) idleness(f frameHead) int {
 	switch f.kind {
 	case http2.FrameHeaders:
 		if f.length > longBlock {

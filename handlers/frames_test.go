@@ -30,10 +30,10 @@ import (
 )
 
 // servingTLS runs the API on a real listener of this machine, as muster serve does, and returns its address.
-func servingTLS(t testing.TB, limits netlimit.Limits) (*sole.Member, string) {
+func servingTLS(t testing.TB, limits netlimit.Limits, change ...func(*sole.Config)) (*sole.Member, string) {
 	t.Helper()
 	limiter := netlimit.New(limits)
-	s := sole.New(t, func(c *sole.Config) { c.Connections = limiter })
+	s := sole.New(t, append(change, func(c *sole.Config) { c.Connections = limiter })...)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -58,6 +58,9 @@ const (
 	refusedFrames      = "frames" // HTTP/2 frames without requests
 )
 
+// awayPerAddress is how many answers that send requests of one address away may wait to be read at once.
+const awayPerAddress = 64
+
 // costOfRequest is the cost of a stranger's request in addition to its bytes, in netlimit's unit.
 const costOfRequest = 512
 

@@ -96,8 +96,59 @@ var knownMethods = map[string]bool{"GET": true, "HEAD": true, "POST": true, "PUT
 // no token.
 func ServeMetrics(q *Request) error {
 	q.W.Header().Del("Content-Type")
-	q.server.handler.ServeHTTP(q.W, q.Request)
+	w := &held{ResponseWriter: q.W, ration: recorderOf(q.W).ration}
+	q.server.handler.ServeHTTP(w, q.Request)
+	if !w.end() {
+		q.W.Header().Del("Content-Encoding")
+		q.server.tooMany(q.W, q.route.Family, refusedBodies,
+			"too much of what this caller has asked for waits to be read; try again", time.Second)
+	}
 	return nil
+}
+
+// held is an answer that is complete in memory before its first byte is sent. Until it has been read it counts among
+// the bytes of its caller, so that many callers that do not read take little.
+type held struct {
+	http.ResponseWriter
+	ration *ration
+	status int
+	begun  bool
+	noRoom bool
+}
+
+// WriteHeader keeps the status until the first byte.
+func (w *held) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// Write sends the answer if there is room for it.
+func (w *held) Write(p []byte) (int, error) {
+	if !w.begun && !w.ration.take(cap(p)) {
+		w.noRoom = true
+	}
+	if w.noRoom {
+		return 0, errNoRoom
+	}
+	w.begin()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *held) begin() {
+	if !w.begun {
+		w.begun = true
+		w.WriteHeader(http.StatusOK)
+		w.ResponseWriter.WriteHeader(w.status)
+	}
+}
+
+// end sends an answer without bytes. It returns false when there was no room for the answer.
+func (w *held) end() bool {
+	if !w.noRoom {
+		w.begin()
+	}
+	return !w.noRoom
 }
 
 // connectionMetrics returns the metrics of the listeners' connections; none without a limiter.

@@ -76,15 +76,17 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 			return
 		}
 		if !o.forwarded && fieldsOf(r) > maxFields {
-			dropBodyIfAny(rec, r)
-			fam.Fail(rec, http.StatusRequestHeaderFieldsTooLarge, store.Invalid,
-				fmt.Sprintf("a request must have at most %d header fields", maxFields))
+			s.sendAway(rec, r, o, http.StatusRequestHeaderFieldsTooLarge, func() {
+				fam.Fail(rec, http.StatusRequestHeaderFieldsTooLarge, store.Invalid,
+					fmt.Sprintf("a request must have at most %d header fields", maxFields))
+			})
 			return
 		}
 		if !o.forwarded && foreign(rt, r) {
 			s.sentAway.WithLabelValues(refusedCrossOrigin).Inc()
-			dropBodyIfAny(rec, r)
-			fam.Fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
+			s.sendAway(rec, r, o, http.StatusForbidden, func() {
+				fam.Fail(rec, http.StatusForbidden, store.Forbidden, "a web page of another origin must not send this request")
+			})
 			return
 		}
 		if !o.forwarded && !s.letIn(fam, conn, rec, r, o) {
@@ -100,10 +102,14 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 	})
 }
 
-// letIn identifies the caller. It rejects a stranger when the room of its address is full.
+// letIn identifies the caller. It rejects a stranger, and a caller whose credential allows nothing, when the room of
+// its address is full.
 func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
-	if who := s.known(fam, conn, r); who != "" {
+	who, may := s.known(fam, conn, r)
+	if who != "" {
 		rec.rationed(s.bodies, who)
+	}
+	if may {
 		return true
 	}
 	if conn != nil {
@@ -111,15 +117,36 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 	}
 	from := addressOf(r, o)
 	if rec.place = s.rooms.enter(from); rec.place == nil {
-		dropBodyIfAny(rec, r)
-		// It holds no place, so the write must be quick.
-		_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
-		s.tooMany(rec, fam, refusedStrangers,
-			"too many concurrent requests from this address without a valid credential; try again", time.Second)
+		rec.Header().Set("Retry-After", retryAfter(time.Second))
+		s.sendAway(rec, r, o, http.StatusServiceUnavailable, func() {
+			s.tooMany(rec, fam, refusedStrangers,
+				"too many concurrent requests from this address without a valid credential; try again", time.Second)
+		})
+		if rec.place == nil { // tooMany was not called
+			s.sentAway.WithLabelValues(refusedStrangers).Inc()
+		}
 		return false
 	}
-	rec.rationed(s.strangerBodies, from.String())
+	if who == "" {
+		rec.stranger = true
+		rec.rationed(s.strangerBodies, from.String())
+	}
 	return true
+}
+
+// sendAway answers a request that has no place in a room. The write must be quick, and few such answers of an address
+// may wait to be read: the others have no body, because HTTP/2 lets a client that takes nothing hold back bodies alone
+// (RFC 9113, section 5.2), and what each of them holds adds up.
+func (s *Server) sendAway(rec *recorder, r *http.Request, o origin, status int, answer func()) {
+	dropBodyIfAny(rec, r)
+	_ = http.NewResponseController(rec).SetWriteDeadline(time.Now().Add(time.Second))
+	if rec.place = s.away.enter(addressOf(r, o)); rec.place == nil {
+		rec.sentAway = true
+		rec.Header().Del("Content-Type")
+		rec.WriteHeader(status)
+		return
+	}
+	answer()
 }
 
 func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
@@ -183,10 +210,11 @@ func pathOf(r *http.Request) string {
 }
 
 // known returns the identity of the valid credential that the caller has presented, now or earlier on this connection;
-// "" without one that this member knows. It asks no other member: authorization is decided later, at the leader.
-func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) string {
+// "" without one that this member knows. may: the credential allows something. It asks no other member: authorization
+// is decided later, at the leader.
+func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) (who string, may bool) {
 	if conn != nil && conn.ProvenBy() != "" {
-		return conn.ProvenBy()
+		return conn.ProvenBy(), true
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
@@ -200,13 +228,14 @@ func (s *Server) known(fam *Family, conn *netlimit.Conn, r *http.Request) string
 		token = q.Token
 	}
 	if err != nil || token == nil {
-		return ""
+		return "", false
 	}
 	q.Token = token
-	if conn != nil && len(token.Scopes) > 0 {
+	may = len(token.Scopes) > 0
+	if conn != nil && may {
 		conn.Proven(q.identity())
 	}
-	return q.identity()
+	return q.identity(), may
 }
 
 // dispatch answers a request here or forwards it to the leader (5 to 9). While there is no leader, or leadership
@@ -222,7 +251,7 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		changes:  rt.Changes() || rt.Keyed,
 		whole:    rt.Whole,
 		Block:    parseBlocking(rt, o, r),
-		stranger: rec.place != nil,
+		stranger: rec.stranger,
 	}
 	defer q.Block.done()
 	if err := s.receive(rt, o, q, rec); err != nil {

@@ -166,6 +166,27 @@ func TestStrangersOfOneAddress(t *testing.T) {
 	}
 }
 
+// Whose credential allows nothing takes places of its address, so that no number of its requests holds more.
+func TestCredentialsThatAllowNothing(t *testing.T) {
+	t.Parallel()
+	s := sole.New(t, func(c *sole.Config) { c.Limits.StrangersPerAddress = 2 })
+	addr, key := s.Serving(), emptyKey(s, s.Token(store.ScopeEnroll))
+	for range 2 {
+		half(t, addr, "POST /v1/peering/token HTTP/1.1\r\nHost: x\r\nAuthorization: "+key+"\r\nContent-Length: 100\r\n\r\n{")
+	}
+	sole.Until(t, "the room is full", func() bool { return s.Strangers() == 2 })
+	r := httptest.NewRequest("GET", "/_security/_authenticate", nil)
+	r.RemoteAddr = "127.0.0.1:1"
+	r.Header.Set("Authorization", key)
+	w := httptest.NewRecorder()
+	if s.API().ServeHTTP(w, r); w.Code != 503 {
+		t.Errorf("a third request: %d %s", w.Code, w.Body)
+	}
+	if w := from(s, "127.0.0.1:1", "GET", "/api/v1/cluster/members", s.Admin); w.Code != 200 {
+		t.Errorf("a caller with rights at that address: %d %s", w.Code, w.Body)
+	}
+}
+
 // from is call from an address.
 func from(s *sole.Member, remote, method, target, token string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)

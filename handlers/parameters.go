@@ -21,6 +21,9 @@ var longParameters = []string{"filter", "filter_path"}
 
 // checkParameters rejects a query with too many parameters or too long ones.
 func checkParameters(query url.Values) error {
+	if len(query) == 0 {
+		return nil
+	}
 	count := 0
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		count += len(query[name])

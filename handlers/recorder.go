@@ -11,11 +11,12 @@ type recorder struct {
 	wrote  bool
 
 	server *Server
-	place  *stay   // in the room of its address; nil for a known caller
+	place  *stay   // in the room of its address; nil for a known caller whose credential allows something
 	ration *ration // of the memory for bodies; nil for forwarded requests
 	own    ration  // storage for ration
 	slot   bool    // it holds a request slot
 
+	stranger bool // without a credential that this member knows
 	sentAway bool // rejected by a limit
 }
 
@@ -67,7 +68,7 @@ func (r *recorder) release() {
 // known returns a stranger's place once it has presented a valid credential.
 func (r *recorder) known() {
 	r.place.leave()
-	r.place = nil
+	r.place, r.stranger = nil, false
 }
 
 // recorderOf finds the recorder below a family's wrappers.

@@ -69,6 +69,7 @@ type Server struct {
 	refusals *refusals
 	*instruments
 	rooms   *rooms  // of strangers
+	away    *rooms  // of requests without a place whose answers are being sent
 	waiting *shares // blocking queries
 
 	strangerBodies, bodies *rations // of strangers, and of authenticated callers
@@ -93,6 +94,7 @@ func New(cfg Config, families ...*Family) *Server {
 		streams:  newStreams(cfg.Limits),
 		refusals: newRefusals(),
 		rooms:    newRooms(cfg.Limits.StrangersPerAddress),
+		away:     newRooms(awayPerAddress),
 		waiting:  newShares(cfg.Limits.Blocking, cfg.Limits.BlockingPerIdentity),
 
 		strangerBodies: newRations(strangerBytes, allStrangerBytes),

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"html/template"
+	"io"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -137,8 +138,21 @@ func servePage(q *handlers.Request) error {
 	h.Set("Content-Type", a.ctype)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", a.etag)
-	http.ServeContent(q.W, q.Request, "", time.Time{}, bytes.NewReader(a.data))
+	http.ServeContent(uncopied{q.W}, q.Request, "", time.Time{}, bytes.NewReader(a.data))
 	return nil
+}
+
+// uncopied writes what is in memory without a buffer: callers that read slowly must not take memory for each request.
+type uncopied struct{ http.ResponseWriter }
+
+// ReadFrom writes the rest of a bytes.Reader, which http.ServeContent limits to its length.
+func (w uncopied) ReadFrom(r io.Reader) (int64, error) {
+	if limited, ok := r.(*io.LimitedReader); ok {
+		if data, ok := limited.R.(*bytes.Reader); ok && int64(data.Len()) == limited.N {
+			return data.WriteTo(w.ResponseWriter)
+		}
+	}
+	return io.Copy(struct{ io.Writer }{w.ResponseWriter}, r) // a range
 }
 
 // The command lines of Nomad and Consul print links to their own web pages. These paths redirect to the section with
