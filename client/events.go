@@ -46,6 +46,7 @@ const (
 	watchRetry    = 100 * time.Millisecond
 	maxWatchRetry = 2 * time.Second
 	watchDoubts   = 20 // consecutive refusals tolerated from a lagging member
+	maxEvent      = 1 << 20
 )
 
 // Watch calls fn for each event, in order and once. It blocks until ctx ends, fn returns an error, or the cluster
@@ -173,7 +174,7 @@ func (w *watch) request(ctx context.Context, addr string) (*http.Request, error)
 // server-sent events (WHATWG HTML, section 9.2).
 func (w *watch) read(stream io.Reader, heard func()) error {
 	lines := bufio.NewScanner(stream)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, maxEvent)
 	var id, kind, data string
 	for lines.Scan() {
 		heard()
@@ -185,7 +186,9 @@ func (w *watch) read(stream io.Reader, heard func()) error {
 		case "event":
 			kind = value
 		case "data":
-			data += value
+			if data += value; len(data) > maxEvent {
+				return errors.New("an event of the server is too large")
+			}
 		}
 		if lines.Text() != "" {
 			continue
