@@ -68,7 +68,7 @@ type options struct {
 	limit               time.Duration
 }
 
-// parts lists what can be measured; the latency part is not in the usual run.
+// parts lists what can be measured; latency and attacks are not in the usual run.
 func (b *bench) parts() (all []part, usual string) {
 	all = []part{
 		{"binary", false, b.binary},
@@ -85,7 +85,8 @@ func (b *bench) parts() (all []part, usual string) {
 		{"events", false, b.events},
 		{"snapshot", false, b.snapshot},
 	}
-	return append(all, part{"latency", false, b.latency}), namesOf(all)
+	usual = namesOf(all)
+	return append(all, part{"latency", false, b.latency}, part{"attacks", false, b.attacks}), usual
 }
 
 // namesOf joins the names of parts with commas.
