@@ -54,7 +54,8 @@ var arrows = map[string][]string{
 	"handlers/native":              family("handlers/native/openapi", "handlers/signin"),
 	"handlers/native/openapi":      {},
 	"handlers/native/ui":           family(),
-	"handlers/internal/…":          {"handlers/…", "api", "cluster/autopilot", "internal/await", "store"}, // for tests
+	"handlers/internal/…": {"handlers/…", "api", "cluster/autopilot", "internal/await", "internal/described",
+		"store"}, // for tests
 
 	"cluster": {"api", "cluster/autopilot", "cluster/backup", "cluster/datadir", "cluster/peering", "cluster/transport",
 		"cluster/workload", "store"},
@@ -73,7 +74,8 @@ var arrows = map[string][]string{
 	"store/engine":            {},
 	"store/engine/enginetest": {"store/engine", "internal/await"}, // for tests
 
-	"internal/await": {}, // for tests
+	"internal/await":     {},                          // for tests
+	"internal/described": {"handlers/native/openapi"}, // for tests
 }
 
 // family is what a family of the API may import: the engine, never another family.

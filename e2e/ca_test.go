@@ -25,6 +25,8 @@ func TestCA(t *testing.T) {
 }
 
 // testCARefusals: what cannot be done is refused with a reason, a dry run says what would be done, and nothing changes.
+const ellaForbidden = `{"error":"Forbidden"}`
+
 func testCARefusals(t *testing.T, c *cluster) {
 	u, m := c.admin(t), c.members[1]
 	cert, key := operatorCA(t, 400, "Refused")

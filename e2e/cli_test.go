@@ -186,7 +186,7 @@ func testAPITokenCommands(t *testing.T, c *cluster) {
 // testSQL: the operator's window reads everything and writes nothing.
 func testSQL(t *testing.T, c *cluster) {
 	cmd := command{env: c.env(c.token)}
-	awaitMirrors(t, c)
+	awaitCopies(t, c, c.members...)
 	if out := cmd.ok(t, "sql",
 		"SELECT node, name FROM v_members WHERE node <= 3"); out.stdout != "node  name\n1     node-1\n2     node-2\n3     "+
 		"node-3\n" {

@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
-	"os"
-	"path/filepath"
+	"errors"
+	"io"
+	"log"
 	"strings"
 	"testing"
 
@@ -110,60 +110,30 @@ type createdKey struct {
 
 func (k createdKey) header() string { return "Authorization: ApiKey " + k.Encoded }
 
-func (u *user) apiKey(t *testing.T, m *member, body string) (k createdKey) {
-	t.Helper()
-	a := u.do(m, "POST", apiKeyPath, body)
-	if err := json.Unmarshal([]byte(a.body), &k); a.err != nil || a.status != 200 || err != nil {
-		t.Fatalf("create an API key: %v", a)
-	}
-	u.cluster.secret("the secret of an API key", k.APIKey)
-	return k
-}
-
-func (u *user) set(t *testing.T, m *member, body string) {
-	t.Helper()
-	if a := u.do(m, "PUT", settingsPath, body); a.err != nil || a.status != 200 {
-		t.Fatalf("settings %s: %v", body, a)
-	}
-}
-
 func (u *user) enrollments(t *testing.T, m *member) []client.Enrollment {
 	t.Helper()
 	return get[[]client.Enrollment](t, u, m, "GET", "/api/v1/cluster/enrollments", "")
 }
 
-// golden compares an answer with the file of that name; ids in it are {id}. MUSTER_GOLDEN=write writes the files again.
-func golden(t *testing.T, name string, a answer, ids ...string) {
+func basicHeader(user, password string) string {
+	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+func decode(t *testing.T, a answer, v any) {
 	t.Helper()
-	if a.err != nil {
-		t.Errorf("%s: %v", name, a.err)
-		return
+	if a.err != nil || a.status != 200 {
+		t.Fatalf("%v", a)
 	}
-	got := a.body
-	for i, id := range ids {
-		got = strings.ReplaceAll(got, id, fmt.Sprintf("{id%d}", i+1))
+	if err := json.Unmarshal([]byte(a.body), v); err != nil {
+		t.Fatalf("%v: %s", err, a.body)
 	}
-	got = fmt.Sprintf("%d %s\n%s", a.status, a.header.Get("Content-Type"), got)
-	file := filepath.Join("testdata", "enroll", name+".txt")
-	if os.Getenv("MUSTER_GOLDEN") == "write" {
-		if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got+"\n" != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-	}
-	if p := a.header.Get("X-Elastic-Product"); p != "Elasticsearch" {
-		t.Errorf("%s: X-Elastic-Product is %q", name, p)
-	}
-	if a.status == 401 {
-		challenges := strings.Join(a.header.Values("WWW-Authenticate"), "; ")
-		if challenges != `Basic realm="security", charset="UTF-8"; Bearer realm="security"; ApiKey` {
-			t.Errorf("%s: WWW-Authenticate is %s", name, challenges)
-		}
-	}
+}
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
+var errNotYet = errors.New("not yet")
+
+func (u *user) enrollTokens(t *testing.T, m *member) []client.EnrollToken {
+	t.Helper()
+	return get[[]client.EnrollToken](t, u, m, "GET", enrollTokens, "")
 }

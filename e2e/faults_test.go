@@ -125,7 +125,7 @@ func TestNoQuorum(t *testing.T) {
 				t.Fatal("a whole cluster does not mint")
 			}
 		}
-		awaitMirrors(t, c)
+		awaitCopies(t, c, c.members...)
 		survivor := c.leader(t)
 		if !survivorLeads {
 			survivor = c.others(survivor)[0]

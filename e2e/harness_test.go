@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		cli.Version = cmp.Or(os.Getenv(asVersion), cli.Version)
 	})
 	code := judged(m.Run)
-	if lines, compared := undescribed(); len(lines) > 0 {
+	if lines, compared := recorded.Undescribed(); len(lines) > 0 {
 		fmt.Fprintf(os.Stderr, "FAIL: of %d requests and answers, these do not agree with handlers/openapi:\n%s\n", compared,
 			strings.Join(lines, "\n"))
 		code = 1

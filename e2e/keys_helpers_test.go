@@ -203,9 +203,12 @@ func awaitCopies(t *testing.T, c *cluster, members ...*member) {
 	now := c.leader(t).status(t).Revision
 	for _, m := range members {
 		eventually(t, formed, fmt.Sprintf("the mirror of node %d has revision %d", m.n, now), func() error {
+			if _, err := os.Stat(m.db()); err != nil {
+				return err
+			}
 			if got := sqlite(t, m.db(), fmt.Sprintf("SELECT revision >= %d FROM cluster", now)); got != "1" {
 				time.Sleep(100 * time.Millisecond)
-				return fmt.Errorf("not yet")
+				return errNotYet
 			}
 			return nil
 		})
@@ -266,4 +269,29 @@ func search(t *testing.T, c *cluster, needles map[string]string) {
 		c.members[0].file("admin.token")).Output(); err != nil || string(out) != "1\n" {
 		t.Errorf("the search does not find what is there: %s %v", out, err)
 	}
+}
+
+// joinFields is a join that would be accepted.
+func joinFields(t *testing.T, token string) map[string]any {
+	pub, _ := newKey(t)
+	return map[string]any{"token": token, "advertise_addr": "127.0.0.1", "overlay_port": 51420, "raft_port": 1,
+		"wg_public_key": "",
+		"mode":          "replicate", "secrets_pubkey": pub}
+}
+
+// joinBody is the same as JSON, with these fields changed: name, value, name, value…; a nil value takes a field out.
+func joinBody(t *testing.T, token string, change ...any) string {
+	f := joinFields(t, token)
+	for i := 0; i < len(change); i += 2 {
+		if name := change[i].(string); change[i+1] == nil {
+			delete(f, name)
+		} else {
+			f[name] = change[i+1]
+		}
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

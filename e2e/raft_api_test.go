@@ -2,11 +2,8 @@ package e2e
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,10 +14,6 @@ import (
 func TestRaft(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
-	t.Run("small neighbours", func(t *testing.T) { testRaftNeighbours(t, c) })
-	t.Run("methods", func(t *testing.T) { testRaftMethods(t, c) })
-	t.Run("arguments", func(t *testing.T) { testRaftArguments(t, c) })
-	t.Run("compression", func(t *testing.T) { testRaftGzip(t, c) })
 	t.Run("autopilot settings", func(t *testing.T) { testRaftAutopilot(t, c) })
 	t.Run("transfer", func(t *testing.T) { testRaftTransfer(t, c) })
 	t.Run("unhealthy", func(t *testing.T) { testRaftUnhealthy(t, c) })
@@ -48,165 +41,6 @@ func TestRaftLastVoter(t *testing.T) {
 		t.Errorf("transfer to itself: %v", a)
 	}
 	u.mint(t, m, 9)
-}
-
-func testRaftNeighbours(t *testing.T, c *cluster) {
-	leader := c.leader(t)
-	for _, m := range c.members {
-		for _, u := range []*user{c.admin(t), c.nobody(t)} { // open to everybody, as documented
-			u.do(m, "GET", "/v1/status/leader", "").expect(t, "leader", 200, `"`+leader.raft+`"`)
-			u.do(m, "GET", "/v1/regions", "").expect(t, "regions", 200, `["global"]`)
-			u.do(m, "GET", "/v1/agent/health", "").expect(t, "health", 200, `{"server":{"message":"ok","ok":true}}`)
-			u.do(m, "GET", "/v1/agent/health?type=client", "").expect(t, "health of a client", 500,
-				`{"client":{"ok":false,"message":"client not enabled"}}`)
-			u.do(m, "GET", "/v1/status/leader?region=nope", "").expect(t, "region", 500, "No path to region")
-			for _, query := range []string{"", "?stale"} {
-				eventually(t, formed, "three peers"+query, func() error { // a replica may be a moment behind
-					var peers []string
-					a := u.do(m, "GET", "/v1/status/peers"+query, "")
-					if err := json.Unmarshal([]byte(a.body), &peers); err != nil || len(peers) != 3 {
-						return fmt.Errorf("node %d: %v", m.n, a)
-					}
-					for _, x := range c.members {
-						if !slices.Contains(peers, x.raft) {
-							return fmt.Errorf("node %d lacks %s: %v", m.n, x.raft, a)
-						}
-					}
-					return nil
-				})
-			}
-		}
-		u := c.admin(t)
-		u.do(m, "GET", "/v1/status/leader?pretty", "").expect(t, "pretty", 200, `"`+leader.raft+`"`+"\n")
-		var members struct {
-			Members []struct {
-				Addr, Name, Status string
-				Port               int
-				Tags               map[string]string
-			}
-			ServerName, ServerRegion, ServerDC string
-		}
-		eventually(t, formed, "the agent lists three", func() error { // its replica may be a moment behind
-			a := u.do(m, "GET", "/v1/agent/members", "")
-			if err := json.Unmarshal([]byte(a.body), &members); err != nil || len(members.Members) != 3 {
-				return fmt.Errorf("%v", a)
-			}
-			return nil
-		})
-		leads := 0
-		for _, x := range members.Members {
-			if x.Status != "alive" || x.Tags["role"] != "nomad" || !strings.HasSuffix(x.Name, ".global") ||
-				len(x.Tags["id"]) != 36 {
-				t.Errorf("node %d shows %+v", m.n, x)
-			}
-			// how the command line finds the leader
-			if x.Addr+":"+x.Tags["port"] == leader.raft && fmt.Sprint(x.Port) == x.Tags["port"] {
-				leads++
-			}
-		}
-		if leads != 1 || members.ServerName != fmt.Sprintf("node-%d", m.n) || members.ServerRegion != "global" {
-			t.Errorf("node %d: %+v", m.n, members)
-		}
-		var self struct {
-			Config map[string]any
-			Member struct{ Name string }
-			Stats  map[string]map[string]string
-		}
-		if a := u.do(m, "GET", "/v1/agent/self", ""); json.Unmarshal([]byte(a.body), &self) != nil ||
-			self.Member.Name != fmt.Sprintf("node-%d.global", m.n) || self.Stats["raft"]["num_peers"] != "2" {
-			t.Errorf("self of node %d: %v", m.n, a)
-		}
-		c.nobody(t).do(m, "GET", "/v1/agent/members", "").expect(t, "members without a token", 403, "Permission denied")
-		c.nobody(t).do(m, "GET", "/v1/operator/autopilot/health", "").expect(t, "health without a token", 403,
-			"Permission denied")
-	}
-}
-
-func testRaftMethods(t *testing.T, c *cluster) {
-	u := c.admin(t)
-	for _, x := range []struct{ method, path, body, kind string }{
-		{"POST", "/v1/operator/raft/configuration", "", ""}, // unlike its siblings, as documented
-		{"HEAD", "/v1/operator/raft/configuration", "", ""},
-		{"GET", "/v1/operator/raft/peer", "Invalid method", "text/plain; charset=utf-8"},
-		{"PUT", "/v1/operator/raft/peer", "Invalid method", "text/plain; charset=utf-8"},
-		{"GET", "/v1/operator/raft/transfer-leadership", "Invalid method", "text/plain; charset=utf-8"},
-		{"DELETE", "/v1/operator/raft/transfer-leadership", "Invalid method", "text/plain; charset=utf-8"},
-		{"PATCH", "/v1/operator/raft/transfer-leadership", "Invalid method", "text/plain; charset=utf-8"},
-		{"OPTIONS", "/v1/operator/raft/transfer-leadership", "Invalid method", "text/plain; charset=utf-8"},
-		{"POST", "/v1/operator/autopilot/configuration", "Invalid method", "text/plain; charset=utf-8"},
-		{"POST", "/v1/operator/autopilot/health", "Invalid method", "text/plain; charset=utf-8"},
-		{"DELETE", "/v1/operator/snapshot", "Invalid method", "text/plain; charset=utf-8"},
-		{"POST", "/v1/status/leader", "Invalid method", "text/plain; charset=utf-8"},
-		{"POST", "/v1/status/peers", "Invalid method", "text/plain; charset=utf-8"},
-	} {
-		a := u.do(c.members[0], x.method, x.path, "")
-		if a.status != 405 || a.body != x.body || a.header.Get("Content-Type") != x.kind {
-			t.Errorf("%s %s: %v (%s)", x.method, x.path, a, a.header.Get("Content-Type"))
-		}
-	}
-	u.do(c.members[1], "GET", "/v1/operator/raft/nothing", "").expect(t, "unknown leaf", 404, "Invalid method")
-}
-
-// testRaftArguments: the order of the rules of a transfer and of a removal, which comes before the question of who
-// asks.
-func testRaftArguments(t *testing.T, c *cluster) {
-	unknown := "11111111-1111-4111-8111-111111111111"
-	transfer, remove := "/v1/operator/raft/transfer-leadership", "/v1/operator/raft/peer"
-	for _, x := range []struct {
-		method, target string
-		status         int
-		body           string
-	}{
-		{"PUT", transfer, 400, "must specify id or address"},
-		{"PUT", transfer + "?id=a&address=b", 400, "must specify either id or address"},
-		{"PUT", transfer + "?id", 400, "id must be non-empty"},
-		{"PUT", transfer + "?id=a&id=b", 400, "must specify only one id"},
-		{"PUT", transfer + "?address=", 400, "address must be non-empty"},
-		{"PUT", transfer + "?address=a&address=b", 400, "must specify only one address"},
-		{"PUT", transfer + "?id=foo", 400, "id must be a uuid: uuid string is wrong length"},
-		{"PUT", transfer + "?id=" + strings.Repeat("1", 36), 400, "id must be a uuid: uuid is improperly formatted"},
-		{"PUT", transfer + "?address=bar", 400, "address must be in IP:port format: not an ip:port"},
-		{"PUT", transfer + "?address=localhost:4647", 400,
-			`address must be in IP:port format: ParseAddr("localhost"): unable to parse IP`},
-		{"POST", transfer + "?address=1.2.3.4:99999", 400,
-			`address must be in IP:port format: invalid port "99999" parsing "1.2.3.4:99999"`},
-		{"PUT", transfer + "?region=nope&id=" + unknown, 500, "No path to region"},
-		{"DELETE", remove, 400, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove"},
-		{"DELETE", remove + "?id=a&address=b", 400, "Must specify only one of ?id or ?address"},
-		{"DELETE", remove + "?id=a&region=nope", 500, "No path to region"},
-	} {
-		for i, u := range []*user{c.admin(t), c.nobody(t)} {
-			u.do(c.members[i], x.method, x.target, "").expect(t, x.method+" "+x.target, x.status, x.body)
-		}
-	}
-	u := c.admin(t)
-	for _, m := range c.members { // the same words from each member
-		u.do(m, "PUT", transfer+"?stale=random&id="+unknown, "").expect(t, "unknown id", 400, `id "`+unknown+
-			`" was not found in the Raft configuration`)
-		u.do(m, "PUT", transfer+"?address=9.9.9.9:8000", "").expect(t, "unknown address", 400,
-			`address "9.9.9.9:8000" was not found in the Raft configuration`)
-		u.do(m, "DELETE", remove+"?id", "").expect(t, "empty id", 500, `id "" was not found in the Raft configuration`)
-		u.do(m, "DELETE", remove+"?id=%22q%22%0Ax", "").expect(t, "quoting", 500,
-			`id "\"q\"\nx" was not found in the Raft configuration`)
-		u.do(m, "DELETE", remove+"?address=nope", "").expect(t, "unknown address", 500,
-			`address "nope" was not found in the Raft configuration`)
-	}
-}
-
-func testRaftGzip(t *testing.T, c *cluster) {
-	u := c.admin(t)
-	plain := u.do(c.members[0], "GET", "/v1/operator/raft/configuration", "", "Accept-Encoding: identity")
-	for _, m := range c.members {
-		a := u.do(m, "GET", "/v1/operator/raft/configuration", "", "Accept-Encoding: gzip")
-		zip, err := gzip.NewReader(strings.NewReader(a.body))
-		if err != nil || a.header.Get("Content-Encoding") != "gzip" || a.header.Get("Vary") != "Accept-Encoding" {
-			t.Fatalf("node %d: %v %v", m.n, err, a.header)
-		}
-		text, err := io.ReadAll(zip)
-		if err != nil || string(text) != plain.body {
-			t.Errorf("node %d: %v: %s, without compression %s", m.n, err, text, plain.body)
-		}
-	}
 }
 
 func testRaftAutopilot(t *testing.T, c *cluster) {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -153,60 +151,6 @@ func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
 	if announcesBody(r) {
 		dropBody(w, r)
 	}
-}
-
-// finish ends a request, including one that panicked.
-func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http.Request, begin time.Time) {
-	if p := recover(); p != nil {
-		s.quiet.Log(slog.LevelError, "panic", "method", r.Method, "path", pathOf(r), "panic", p,
-			"stack", string(debug.Stack()))
-		if !rec.wrote {
-			fam.Fail(rec, http.StatusInternalServerError, 0, "internal error")
-		}
-	}
-	rec.release()
-	rec.ration.giveBack()
-	if rec.place != nil {
-		// With HTTP/2 a small answer would be sent only after this function, and a stranger that does not read it would
-		// hold it without a place.
-		if r.ProtoMajor == 2 && rec.wrote {
-			_ = http.NewResponseController(rec.ResponseWriter).Flush()
-		}
-		rec.place.leave()
-	}
-	if rec.status == http.StatusUnauthorized {
-		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by a credential that has ended
-			conn.Disproven()
-		}
-	}
-	if rec.status >= 500 && abandoned(r) {
-		rec.status = statusAbandoned
-	}
-	s.observe(rt, o, r, rec.status, time.Since(begin))
-	s.logRequest(o, rec, r, time.Since(begin))
-}
-
-// logRequest logs a failed request. Requests rejected by a limit are only counted in the metric.
-func (s *Server) logRequest(o origin, rec *recorder, r *http.Request, took time.Duration) {
-	write, level := s.log.Log, slog.LevelDebug
-	if rec.status >= 500 && !rec.sentAway {
-		level = slog.LevelWarn
-		write = func(_ context.Context, level slog.Level, text string, args ...any) { s.quiet.Log(level, text, args...) }
-	}
-	if s.log.Enabled(r.Context(), level) {
-		write(r.Context(), level, "request", "method", r.Method, "path", pathOf(r), "status", rec.status,
-			"took", took.Round(time.Microsecond), "remote", remoteOf(r, o), "forwarded", o.forwarded)
-	}
-}
-
-const maxLoggedPath = 256
-
-// pathOf returns the path of a request for the log.
-func pathOf(r *http.Request) string {
-	if p := r.URL.Path; len(p) > maxLoggedPath {
-		return p[:maxLoggedPath] + "…"
-	}
-	return r.URL.Path
 }
 
 // known returns the identity of the valid credential that the caller has presented, now or earlier on this connection;

@@ -383,19 +383,3 @@ func (st Settings) values(ctx context.Context, c Consistency, into map[string]an
 	}
 	return nil
 }
-
-// Datacenter returns the name of this cluster's datacenter, from the leader's working copy or the local mirror.
-func (st Settings) Datacenter(ctx context.Context) (string, error) {
-	load := func(v *View) (string, error) {
-		name, err := v.setting(settingDatacenter)
-		if name == "" {
-			name = DefaultDatacenter
-		}
-		return name, err
-	}
-	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
-	if err != nil {
-		name, err = recall(ctx, st.s, Stale, "", nil, load)
-	}
-	return name, err
-}

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,11 @@ type Member struct {
 	Dir   string
 	ask2  *atomic.Pointer[func() bool] // do the other voters confirm it? nil: they do
 	peer  *atomic.Pointer[store.Store] // the second voter, if there is one
+
+	follower *Member  // see NewPair
+	secrets  sync.Map // see Secret
+	served   sync.Once
+	at       string // where it serves users
 }
 
 // New founds a cluster in a temporary directory; change, if not nil, adjusts the configuration of the handlers.
@@ -80,6 +86,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 		defer cancel()
 		_ = st.Close(ctx)
 	})
+	t.Cleanup(out.searched)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*await.Limit)
 	defer cancel()
 	if _, err := st.AwaitLeader(ctx); err != nil {

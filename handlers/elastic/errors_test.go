@@ -1,37 +1,21 @@
-package e2e
+package elastic_test
 
 import (
 	"encoding/base64"
-	"encoding/json"
-	"io"
-	"log"
+	"errors"
 	"strings"
 	"testing"
 
-	"muster/client"
+	"muster/api"
+	"muster/handlers/internal/sole"
+	"muster/internal/await"
 )
-
-func basicHeader(user, password string) string {
-	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-}
-
-func decode(t *testing.T, a answer, v any) {
-	t.Helper()
-	if a.err != nil || a.status != 200 {
-		t.Fatalf("%v", a)
-	}
-	if err := json.Unmarshal([]byte(a.body), v); err != nil {
-		t.Fatalf("%v: %s", err, a.body)
-	}
-}
-
-func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // enrollCredentials are those that the refusals are asked with.
 type enrollCredentials struct {
 	expired, revoked, revokedID string
 	good, kibana                createdKey
-	reader, enroller            client.NewAPIToken
+	reader, enroller            api.APIToken
 }
 
 // enrollError is a request that is refused; the file of its name has the answer, in which ids are left out.
@@ -94,67 +78,69 @@ func enrollErrors(admin string, k enrollCredentials) []enrollError {
 	}
 }
 
-// testEnrollErrors: each documented refusal, word for word, through the leader and through others. None of them enrolls
+// TestEnrollErrors: each documented refusal, word for word, through the leader and through others. None of them enrolls
 // anybody.
-func testEnrollErrors(t *testing.T, c *cluster) {
-	admin := c.admin(t)
-	before := len(admin.enrollments(t, c.members[0]))
+func TestEnrollErrors(t *testing.T) {
+	t.Parallel()
+	s := sole.NewPair(t)
+	admin := s.Root()
+	before := len(enrollments(t, admin))
 	// The expired one is made first, so that it has expired when it is asked for.
-	expired, expiredKey := admin.enrollToken(t, c.members[0], `{"ttlSeconds":1}`)
-	revoked, revokedKey := admin.enrollToken(t, c.members[1], "")
-	if a := admin.do(c.members[0], "DELETE", enrollTokens+"/"+revoked.ID, ""); a.status != 200 ||
-		a.body != `{"result":{"message":"Enrollment token revoked","enrollments":0}}` {
+	expired, expiredKey := enrollToken(t, admin, `{"ttlSeconds":1}`)
+	revoked, revokedKey := enrollToken(t, admin, "")
+	if a := admin.Do("DELETE", enrollTokens+"/"+revoked.ID, ""); a.Status != 200 ||
+		a.Body != `{"result":{"message":"Enrollment token revoked","enrollments":0}}` {
 		t.Errorf("revoke: %v", a)
 	}
-	kibana := admin.apiKey(t, c.members[0],
+	kibana := apiKey(t, admin,
 		`{"name":"kibana","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/kibana"]}}}`)
-	reader := admin.apiToken(t, c.members[0], "bob", "cluster:read")
-	enroller := admin.apiToken(t, c.members[0], "alice", "enroll")
-	good := admin.apiKey(t, c.members[0],
+	reader := admin.APIToken("bob", "cluster:read")
+	enroller := admin.APIToken("alice", "enroll")
+	good := apiKey(t, admin,
 		`{"name":"good","role_descriptors":{"r":{"cluster":["cluster:admin/xpack/security/enroll/node"]}}}`)
-	eventually(t, formed, "the token expires", func() error {
-		for _, x := range admin.enrollTokens(t, c.members[0]) {
+	await.NoError(t, "the token expires", func() error {
+		for _, x := range listEnrollTokens(t, admin) {
 			if x.ID == expired.ID && x.State != "expired" {
-				return errNotYet
+				return errors.New("not yet")
 			}
 		}
 		return nil
 	})
-	for _, x := range enrollErrors(c.token,
+	for _, x := range enrollErrors(s.Admin,
 		enrollCredentials{expiredKey.Key, revokedKey.Key, revoked.ID, good, kibana, reader, enroller}) {
-		u := c.nobody(t)
-		for _, m := range c.members {
-			a := u.do(m, x.method, x.path, x.body, x.headers...)
+		u := s.Nobody()
+		for range 2 { // each of the pair
+			a := u.Do(x.method, x.path, x.body, x.headers...)
 			golden(t, x.name, a, x.ids...)
-			if a.status == 405 || x.method == "OPTIONS" {
-				if allow := a.header.Get("Allow"); allow != "GET" && allow != "POST,PUT,GET,DELETE" {
+			if a.Status == 405 || x.method == "OPTIONS" {
+				if allow := a.Header.Get("Allow"); allow != "GET" && allow != "POST,PUT,GET,DELETE" {
 					t.Errorf("%s: Allow is %q", x.name, allow)
 				}
 			}
 		}
 	}
-	if a := c.nobody(t).do(c.members[1], "HEAD", enrollNode, ""); a.status != 405 || a.header.Get("Allow") != "GET" {
+	if a := s.Nobody().Do("HEAD", enrollNode, ""); a.Status != 405 || a.Header.Get("Allow") != "GET" {
 		t.Errorf("HEAD: %v", a)
 	}
 	// Off is off for everybody that is somebody, before it is asked who may.
-	admin.set(t, c.members[0], `{"enrollment.enabled":false}`)
+	set(t, admin, `{"enrollment.enabled":false}`)
 	for _, path := range []string{enrollNode, enrollKibana} {
-		for i, header := range []string{good.header(), kibana.header(), basicHeader("bob", reader.Token)} {
-			golden(t, "disabled", c.nobody(t).do(c.members[i], "GET", path, "", header))
+		for _, header := range []string{good.header(), kibana.header(), basicHeader("bob", reader.Token)} {
+			golden(t, "disabled", s.Nobody().Do("GET", path, "", header))
 		}
 		golden(t, "disabled-parameter-"+path[len("/_security/enroll/"):],
-			c.nobody(t).do(c.members[0], "GET", path+"?foo", "", good.header()))
+			s.Nobody().Do("GET", path+"?foo", "", good.header()))
 	}
-	admin.set(t, c.members[0], `{"enrollment.enabled":true}`)
-	if after := len(admin.enrollments(t, c.members[0])); after != before {
+	set(t, admin, `{"enrollment.enabled":true}`)
+	if after := len(enrollments(t, admin)); after != before {
 		t.Errorf("%d refused requests have enrolled somebody", after-before)
 	}
-	for i, scheme := range []string{"APIKey", "ApiKey", "apikey", "APIKEY"} {
-		parseEnrolled(t, c, c.nobody(t).do(c.members[i%3], "GET", enrollNode, "", "Authorization: "+scheme+" "+good.Encoded))
+	for _, scheme := range []string{"APIKey", "ApiKey", "apikey", "APIKEY"} {
+		parseEnrolled(t, s, s.Nobody().Do("GET", enrollNode, "", "Authorization: "+scheme+" "+good.Encoded))
 	}
-	parseEnrolled(t, c, c.nobody(t).do(c.members[1], "GET", enrollNode, "", basicHeader("alice", enroller.Token)))
-	if n := strings.Count(strings.Join(c.nobody(t).do(c.members[1], "GET", enrollNode,
-		"").header.Values("WWW-Authenticate"), "|"), "|"); n != 2 {
+	parseEnrolled(t, s, s.Nobody().Do("GET", enrollNode, "", basicHeader("alice", enroller.Token)))
+	if n := strings.Count(strings.Join(s.Nobody().Do("GET", enrollNode,
+		"").Header.Values("WWW-Authenticate"), "|"), "|"); n != 2 {
 		t.Errorf("%d challenges", n+1)
 	}
 }
