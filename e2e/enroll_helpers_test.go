@@ -137,3 +137,13 @@ func (u *user) enrollTokens(t *testing.T, m *member) []client.EnrollToken {
 	t.Helper()
 	return get[[]client.EnrollToken](t, u, m, "GET", enrollTokens, "")
 }
+
+func (u *user) apiKey(t *testing.T, m *member, body string) (k createdKey) {
+	t.Helper()
+	a := u.do(m, "POST", apiKeyPath, body)
+	if err := json.Unmarshal([]byte(a.body), &k); a.err != nil || a.status != 200 || err != nil {
+		t.Fatalf("create an API key: %v", a)
+	}
+	u.cluster.secret("the secret of an API key", k.APIKey)
+	return k
+}

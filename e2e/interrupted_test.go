@@ -278,7 +278,20 @@ func TestAnswerLost(t *testing.T) {
 	}
 	completed(joiner, id)
 
-	// The leader dies after it has the request; the same command, still running or started again, gets in.
+	leaderDiesMeanwhile(t, c, u, founder, g)
+	// Meanwhile somebody tries the directory with a token that is no good. The keys of the join that is under way are in
+	// there: with them it can be completed, without them never.
+	third, _, id := interrupted()
+	revoked := u.create(t, founder, `{}`)
+	u.do(founder, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "")
+	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked",
+		command{}, append(listenFlags(), "--join", revoked.Token)...)
+	completed(third, id)
+}
+
+// leaderDiesMeanwhile: the leader dies after it has the request; the same command, still running or started again, gets in.
+func leaderDiesMeanwhile(t *testing.T, c *cluster, u *user, founder *member, g *gate) {
+	t.Helper()
 	second := c.add()
 	second.args = append(second.args, "--join", u.create(t, founder, `{"mode":"replicate"}`).Token)
 	g.shut.Store(true)
@@ -307,13 +320,4 @@ func TestAnswerLost(t *testing.T) {
 	if list := u.members(t, founder); len(list) != 3 {
 		t.Errorf("there are %d members", len(list))
 	}
-
-	// Meanwhile somebody tries the directory with a token that is no good. The keys of the join that is under way are in
-	// there: with them it can be completed, without them never.
-	third, _, id := interrupted()
-	revoked := u.create(t, founder, `{}`)
-	u.do(founder, "DELETE", "/api/v1/cluster/join-tokens/"+revoked.ID, "")
-	refusal(t, "another token in between", third.dir, "the cluster refuses the join: Unauthorized: token revoked",
-		command{}, append(listenFlags(), "--join", revoked.Token)...)
-	completed(third, id)
 }

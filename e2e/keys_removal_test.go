@@ -108,15 +108,7 @@ func testRemoval(t *testing.T, c *cluster) {
 		t.Errorf("after the removal of node %d the generation is %+v", victim.n, newest)
 	}
 	stage("the member is gone")
-	for _, m := range left { // each survivor as the leader, with its own wrap and without a restart
-		u.lead(t, m)
-		for name, want := range values {
-			if got, err := u.value(m, name); err != nil || got != want {
-				t.Errorf("node %d leads: %s is %q, %v", m.n, name, got, err)
-			}
-		}
-		u.put(t, m, fmt.Sprintf("by-%d", m.n), fmt.Sprintf("written while node %d leads", m.n))
-	}
+	survivorsLead(t, c, u, values)
 	awaitCopies(t, c, c.members...)
 	for _, m := range left {
 		if got := sqlite(t, m.db(),
@@ -130,6 +122,20 @@ func testRemoval(t *testing.T, c *cluster) {
 	}
 	stage("the survivors have led")
 	t.Run("with stolen keys", func(t *testing.T) { testStolenKeys(t, c, &loot, lootDEK, again) })
+}
+
+// survivorsLead: each survivor leads with its own wrap and without a restart.
+func survivorsLead(t *testing.T, c *cluster, u *user, values map[string]string) {
+	t.Helper()
+	for _, m := range c.members {
+		u.lead(t, m)
+		for name, want := range values {
+			if got, err := u.value(m, name); err != nil || got != want {
+				t.Errorf("node %d leads: %s is %q, %v", m.n, name, got, err)
+			}
+		}
+		u.put(t, m, fmt.Sprintf("by-%d", m.n), fmt.Sprintf("written while node %d leads", m.n))
+	}
 }
 
 // testStolenKeys: a removed member kept its disk. With it, it can read the join keys of before, the tokens' ids and

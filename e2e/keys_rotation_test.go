@@ -156,7 +156,46 @@ func testRotation(t *testing.T, c *cluster) {
 		status.State != "active" || status.Percent != 100 || status.Remaining != 0 {
 		t.Errorf("key status: %+v, %v", out, err)
 	}
-	next.Store(0)
+	checkSecrets(t, u, survivor, n, last)
+	leader.awaitReady(t)
+	c.awaitVoters(t)
+	survivor = c.leader(t) // its mirror comes soonest
+	awaitCopies(t, c, survivor)
+	checkRotated(t, c, survivor, generation)
+}
+
+// checkRotated looks at the tables after a rotation, and rotates by command.
+func checkRotated(t *testing.T, c *cluster, survivor *member, generation uint64) {
+	t.Helper()
+	for _, q := range []string{"secrets", "sealed_secrets", "authorities", "idempotency"} {
+		if got := sqlite(t, survivor.db(),
+			fmt.Sprintf("SELECT count(*) FROM %s WHERE dek_generation <> %d", q, generation)); got != "0" {
+			t.Errorf("node %d: %s rows of %s are of another generation", survivor.n, got, q)
+		}
+	}
+	if got := sqlite(t, survivor.db(),
+		"SELECT group_concat(DISTINCT generation) FROM dek_wraps"); got != fmt.Sprint(generation) {
+		t.Errorf("node %d has wraps of the generations %s", survivor.n, got)
+	}
+	if got := sqlite(t, survivor.db(), "SELECT value FROM settings WHERE name = 'key_rotation'"); got != `"24h0m0s"` {
+		t.Errorf("the age that was set is %q", got)
+	}
+	out := muster(t, "key", "rotate", "--data", c.members[0].dir)
+	if out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "re-encrypting: 100 %") ||
+		!strings.Contains(out.stderr, fmt.Sprintf("generation %d is active, the older ones are retired\n", generation+1)) {
+		t.Errorf("key rotate: %+v", out)
+	}
+	t.Logf("muster key rotate took %v:\n%s", out.took.Round(time.Millisecond), out.stderr)
+	if out = muster(t, "key", "list", "--data", c.members[0].dir); strings.Count(out.stdout,
+		"retired") != int(generation) || strings.Count(out.stdout, "active") != 1 {
+		t.Errorf("key list: %+v", out)
+	}
+}
+
+// checkSecrets reads the secrets many-1 to many-n; last has what was written over the first values.
+func checkSecrets(t *testing.T, u *user, m *member, n int64, last map[string]string) {
+	t.Helper()
+	var next atomic.Int64
 	var check sync.WaitGroup
 	for range 16 {
 		check.Go(func() {
@@ -174,33 +213,4 @@ func testRotation(t *testing.T, c *cluster) {
 		})
 	}
 	check.Wait()
-	leader.awaitReady(t)
-	c.awaitVoters(t)
-	survivor = c.leader(t) // its mirror comes soonest
-	awaitCopies(t, c, survivor)
-	for _, m := range []*member{survivor} {
-		for _, q := range []string{"secrets", "sealed_secrets", "authorities", "idempotency"} {
-			if got := sqlite(t, m.db(),
-				fmt.Sprintf("SELECT count(*) FROM %s WHERE dek_generation <> %d", q, generation)); got != "0" {
-				t.Errorf("node %d: %s rows of %s are of another generation", m.n, got, q)
-			}
-		}
-		if got := sqlite(t, m.db(),
-			"SELECT group_concat(DISTINCT generation) FROM dek_wraps"); got != fmt.Sprint(generation) {
-			t.Errorf("node %d has wraps of the generations %s", m.n, got)
-		}
-	}
-	if got := sqlite(t, survivor.db(), "SELECT value FROM settings WHERE name = 'key_rotation'"); got != `"24h0m0s"` {
-		t.Errorf("the age that was set is %q", got)
-	}
-	out = muster(t, "key", "rotate", "--data", c.members[0].dir)
-	if out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "re-encrypting: 100 %") ||
-		!strings.Contains(out.stderr, fmt.Sprintf("generation %d is active, the older ones are retired\n", generation+1)) {
-		t.Errorf("key rotate: %+v", out)
-	}
-	t.Logf("muster key rotate took %v:\n%s", out.took.Round(time.Millisecond), out.stderr)
-	if out = muster(t, "key", "list", "--data", c.members[0].dir); strings.Count(out.stdout,
-		"retired") != int(generation) || strings.Count(out.stdout, "active") != 1 {
-		t.Errorf("key list: %+v", out)
-	}
 }

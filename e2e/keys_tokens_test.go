@@ -74,7 +74,13 @@ func testTokenBindings(t *testing.T, c *cluster) {
 		}
 	}
 
-	// Mode and labels are the operator's word; a token for three machines lets three in.
+	sharedToken(t, c, u, leader, follower)
+	refusedBindings(t, c, follower)
+}
+
+// sharedToken: mode and labels are the operator's word, and a token for three machines lets three in.
+func sharedToken(t *testing.T, c *cluster, u *user, leader, follower *member) {
+	t.Helper()
 	token := u.create(t, leader, `{"maxUses":3,"mode":"replicate","labels":{"rack":"b","zone":"x"}}`)
 	var ids []uint64
 	for i := range 3 {
@@ -104,7 +110,11 @@ func testTokenBindings(t *testing.T, c *cluster) {
 	if list := u.do(leader, "GET", "/api/v1/cluster/join-tokens", ""); strings.Contains(list.body, token.Token) {
 		t.Error("the list shows the token itself")
 	}
+}
 
+// refusedBindings: what a token cannot be bound to is refused, and the reason is said.
+func refusedBindings(t *testing.T, c *cluster, follower *member) {
+	t.Helper()
 	unchanged(t, c, func(u *user) {
 		for body, want := range map[string]string{
 			`{"format":"jwt"}`:                                   "format must be muster or zlayer",

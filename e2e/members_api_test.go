@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestMembersAPI: the documented answers of the members family, text by text, from the leader and from a follower.
+// TestMembersAPI: what the members and Raft families answer while members drain, lead and die.
 func TestMembersAPI(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
@@ -18,6 +18,9 @@ func TestMembersAPI(t *testing.T) {
 	}{
 		{"drain and resume", testMembersDrainTexts},
 		{"autopilot answer", testAutopilotAnswer},
+		{"Raft family: autopilot settings", testRaftAutopilot},
+		{"Raft family: transfer", testRaftTransfer},
+		{"Raft family: unhealthy", testRaftUnhealthy},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, c) })
 	}

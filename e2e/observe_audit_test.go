@@ -86,6 +86,12 @@ func testAudit(t *testing.T, c *cluster) {
 			t.Errorf("%s: %d entries, sqlite3 finds %d\n%v\n%v", x.query, len(got), len(want), got, want)
 		}
 	}
+	auditRefusals(t, c, u, m)
+}
+
+// auditRefusals: queries that are wrong are refused, and the command shows the same rows.
+func auditRefusals(t *testing.T, c *cluster, u *user, m *member) {
+	t.Helper()
 	for query, body := range map[string]string{
 		"limit=0":                            `{"error":"limit must be a whole number between 1 and 1000"}`,
 		"limit=1001":                         `{"error":"limit must be a whole number between 1 and 1000"}`,
@@ -251,6 +257,12 @@ func testMetrics(t *testing.T, c *cluster) {
 		}
 	}
 
+	metricsAreListed(t, text)
+}
+
+// metricsAreListed: the document lists what is shown, what is listed is shown, and promtool can read it.
+func metricsAreListed(t *testing.T, text string) {
+	t.Helper()
 	documented, err := os.ReadFile("../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)

@@ -10,15 +10,6 @@ import (
 	"time"
 )
 
-// TestRaft drives the Raft operator family over raw HTTP: what the official client cannot ask or does not show.
-func TestRaft(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t, 3)
-	t.Run("autopilot settings", func(t *testing.T) { testRaftAutopilot(t, c) })
-	t.Run("transfer", func(t *testing.T) { testRaftTransfer(t, c) })
-	t.Run("unhealthy", func(t *testing.T) { testRaftUnhealthy(t, c) })
-}
-
 // TestRaftLastVoter: a cluster cannot be without a voter, whoever asks.
 func TestRaftLastVoter(t *testing.T) {
 	t.Parallel()
@@ -158,21 +149,8 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 		t.Errorf("after a removal during transfers: %+v, %v", servers, err)
 	}
 
-	// A target that is frozen or dead costs nothing: leadership stays where it is.
 	target, third := c.others(leader)[0], c.others(leader)[1]
-	target.pause()
-	a = u.transferTo(third, target)
-	target.carryOn()
-	// does not answer, or did not take over
-	a.is(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d d", target.n))
-	target.kill()
-	u.transferTo(third, target).expect(t, "to a dead member", 500,
-		fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
-	if now := c.leader(t); now != leader {
-		t.Errorf("node %d leads after two transfers that failed, not node %d", now.n, leader.n)
-	}
-	u.mint(t, third, 901)
-
+	deadTargets(t, c, u, leader, target, third)
 	// One that is too far behind is refused with the reason.
 	u.do(leader, "PUT", "/api/v1/cluster/autopilot/config", `{"maxLagRevisions":1}`)
 	target.start(t)
@@ -191,6 +169,23 @@ func testRaftTransfer(t *testing.T, c *cluster) {
 	stop()
 	u.do(leader, "PUT", "/api/v1/cluster/autopilot/config", `{"maxLagRevisions":10000}`)
 	c.awaitVoters(t)
+}
+
+// deadTargets: a target that is frozen or dead costs nothing; leadership stays where it is.
+func deadTargets(t *testing.T, c *cluster, u *user, leader, target, third *member) {
+	t.Helper()
+	target.pause()
+	a := u.transferTo(third, target)
+	target.carryOn()
+	// does not answer, or did not take over
+	a.is(t, "to a frozen member", 500, fmt.Sprintf("failed to transfer leadership: node %d d", target.n))
+	target.kill()
+	u.transferTo(third, target).expect(t, "to a dead member", 500,
+		fmt.Sprintf("failed to transfer leadership: node %d does not answer", target.n))
+	if now := c.leader(t); now != leader {
+		t.Errorf("node %d leads after two transfers that failed, not node %d", now.n, leader.n)
+	}
+	u.mint(t, third, 901)
 }
 
 func testRaftUnhealthy(t *testing.T, c *cluster) {
@@ -245,8 +240,13 @@ func testRaftUnhealthy(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
-	// Without a quorum: what needs a leader says so in time, what does not answers at once.
-	c.others(dead)[1].kill()
+	withoutLeader(t, u, asked, c.others(dead)[1])
+}
+
+// withoutLeader: what needs a leader says so in time, what does not answers at once.
+func withoutLeader(t *testing.T, u *user, asked, last *member) {
+	t.Helper()
+	last.kill()
 	eventually(t, formed, "leaderless", func() error {
 		if a := u.do(asked, "GET", "/v1/status/leader?stale", ""); a.status != 200 || a.body != `""` {
 			return fmt.Errorf("%v", a)

@@ -10,64 +10,70 @@ import (
 	"muster/handlers/internal/sole"
 )
 
+// fieldRefusal is a body that is refused.
+type fieldRefusal struct {
+	body string
+	text string // exact, or a word in it when it begins with *
+}
+
+const nodeRange, ttlRange = "nodeID must be in [1, 9007199254740991]", "ttlSeconds must be between 300 and 86400"
+
+// fieldRefusals are, for each endpoint, bodies that it refuses; exact texts where they are documented.
+var fieldRefusals = map[string][]fieldRefusal{
+	"/api/v1/cluster/pki/join-tokens": {
+		{`{}`, nodeRange}, {`{"nodeID":0}`, nodeRange}, {`{"nodeID":-1}`, nodeRange},
+		{`{"nodeID":9007199254740992}`, nodeRange},
+		{`{"nodeID":9223372036854775807}`, nodeRange}, {`{"ttlSeconds":600}`, nodeRange}, {`{"nodeID":null}`, nodeRange},
+		{`{"nodeID":"9"}`, "*decode body: nodeID must be a whole number"},
+		{`{"nodeID":9.5}`, "*decode body: nodeID must be a whole number"},
+		{`{"nodeID":[9]}`, "*decode body: nodeID must be a whole number"},
+		{`{"nodeID":true}`, "*decode body: nodeID must be a whole number"},
+		{`{"nodeID":18446744073709551616}`, "*decode body: nodeID must be a whole number"},
+		{`{"nodeID":900,"ttlSeconds":"600"}`, "*decode body: ttlSeconds must be a whole number"},
+		{`{"nodeID":900,"ttlSeconds":{}}`, "*decode body: ttlSeconds must be a whole number"},
+		{`{"nodeID":900,"ttlSeconds":299}`, ttlRange}, {`{"nodeID":900,"ttlSeconds":86401}`, ttlRange},
+		{`{"nodeID":900,"ttlSeconds":-5}`, ttlRange},
+		{`{"nodeID":1}`, "node 1 is already a member of the cluster"},
+	},
+	"/api/v1/cluster/join-tokens": {
+		{`{"nodeId":"9"}`, "*nodeId"}, {`{"nodeId":0}`, "*nodeId"}, {`{"nodeId":-3}`, "*nodeId"},
+		{`{"nodeId":9007199254740992}`, "*nodeId"}, {`{"nodeId":1.5}`, "*nodeId"},
+		{`{"ttlSeconds":0}`, "*ttlSeconds"}, {`{"ttlSeconds":"1h"}`, "*ttlSeconds"}, {`{"ttlSeconds":-1}`, "*ttlSeconds"},
+		{`{"ttlSeconds":99999999999}`, "*ttlSeconds"},
+		{`{"maxUses":0}`, "*maxUses"}, {`{"maxUses":-1}`, "*maxUses"}, {`{"maxUses":"many"}`, "*maxUses"},
+		{`{"maxUses":1e12}`, "*maxUses"},
+		{`{"nodeId":900,"maxUses":2}`, "maxUses must be 1 for a token with a nodeId: one id is one member"},
+		{`{"mode":"learner"}`, "mode must be full or replicate"}, {`{"mode":1}`, "*mode"}, {`{"labels":[]}`, "*labels"},
+		{`{"labels":{"a":1}}`, "*labels"},
+		{`{"nodeId":2}`, "node 2 is already a member of the cluster"},
+	},
+	"/api/v1/api-tokens": {
+		{`{}`, "*name"}, {`{"scopes":["enroll"]}`, "*name"}, {`{"name":"","scopes":["enroll"]}`, "*name"},
+		{`{"name":1,"scopes":["enroll"]}`, "*name"},
+		{`{"name":"` + strings.Repeat("n", 65) + `","scopes":["enroll"]}`, "*name"},
+		{`{"name":"a\u0000b","scopes":["enroll"]}`, "*name"},
+		{`{"name":"a\nb","scopes":["enroll"]}`, "*name"},
+		{`{"name":"x"}`, "*scopes"}, {`{"name":"x","scopes":[]}`, "*scopes"}, {`{"name":"x","scopes":"enroll"}`, "*scopes"},
+		{`{"name":"x","scopes":[1]}`, "*scopes"},
+		{`{"name":"x","scopes":["root"]}`, "*scopes"}, {`{"name":"x","scopes":["enroll","*"]}`, "*scopes"},
+		{`{"name":"x","scopes":null}`, "*scopes"},
+		{`{"name":"x","scopes":["enroll"],"ttlSeconds":0}`, "*ttlSeconds"},
+		{`{"name":"x","scopes":["enroll"],"ttlSeconds":-1}`, "*ttlSeconds"},
+		{`{"name":"x","scopes":["enroll"],"ttlSeconds":"1"}`, "*ttlSeconds"},
+		{`{"name":"x","scopes":["enroll"],"ttlSeconds":1e18}`, "*ttlSeconds"},
+	},
+	"/api/v1/sql": {
+		{`{}`, "*query"}, {`{"query":""}`, "*query"}, {`{"query":1}`, "*query"}, {`{"query":["SELECT 1"]}`, "*query"},
+		{`{"query":null}`, "*query"},
+	},
+}
+
 // TestTokenFields: the bodies of the other endpoints; exact texts where they are documented.
 func TestTokenFields(t *testing.T) {
 	t.Parallel()
 	s := sole.NewPair(t)
-	type refusal struct {
-		body string
-		text string // exact, or a word in it when it begins with *
-	}
-	const nodeRange, ttlRange = "nodeID must be in [1, 9007199254740991]", "ttlSeconds must be between 300 and 86400"
 	s.Unchanged(func(u *sole.User) {
-		for path, list := range map[string][]refusal{
-			"/api/v1/cluster/pki/join-tokens": {
-				{`{}`, nodeRange}, {`{"nodeID":0}`, nodeRange}, {`{"nodeID":-1}`, nodeRange},
-				{`{"nodeID":9007199254740992}`, nodeRange},
-				{`{"nodeID":9223372036854775807}`, nodeRange}, {`{"ttlSeconds":600}`, nodeRange}, {`{"nodeID":null}`, nodeRange},
-				{`{"nodeID":"9"}`, "*decode body: nodeID must be a whole number"},
-				{`{"nodeID":9.5}`, "*decode body: nodeID must be a whole number"},
-				{`{"nodeID":[9]}`, "*decode body: nodeID must be a whole number"},
-				{`{"nodeID":true}`, "*decode body: nodeID must be a whole number"},
-				{`{"nodeID":18446744073709551616}`, "*decode body: nodeID must be a whole number"},
-				{`{"nodeID":900,"ttlSeconds":"600"}`, "*decode body: ttlSeconds must be a whole number"},
-				{`{"nodeID":900,"ttlSeconds":{}}`, "*decode body: ttlSeconds must be a whole number"},
-				{`{"nodeID":900,"ttlSeconds":299}`, ttlRange}, {`{"nodeID":900,"ttlSeconds":86401}`, ttlRange},
-				{`{"nodeID":900,"ttlSeconds":-5}`, ttlRange},
-				{`{"nodeID":1}`, "node 1 is already a member of the cluster"},
-			},
-			"/api/v1/cluster/join-tokens": {
-				{`{"nodeId":"9"}`, "*nodeId"}, {`{"nodeId":0}`, "*nodeId"}, {`{"nodeId":-3}`, "*nodeId"},
-				{`{"nodeId":9007199254740992}`, "*nodeId"}, {`{"nodeId":1.5}`, "*nodeId"},
-				{`{"ttlSeconds":0}`, "*ttlSeconds"}, {`{"ttlSeconds":"1h"}`, "*ttlSeconds"}, {`{"ttlSeconds":-1}`, "*ttlSeconds"},
-				{`{"ttlSeconds":99999999999}`, "*ttlSeconds"},
-				{`{"maxUses":0}`, "*maxUses"}, {`{"maxUses":-1}`, "*maxUses"}, {`{"maxUses":"many"}`, "*maxUses"},
-				{`{"maxUses":1e12}`, "*maxUses"},
-				{`{"nodeId":900,"maxUses":2}`, "maxUses must be 1 for a token with a nodeId: one id is one member"},
-				{`{"mode":"learner"}`, "mode must be full or replicate"}, {`{"mode":1}`, "*mode"}, {`{"labels":[]}`, "*labels"},
-				{`{"labels":{"a":1}}`, "*labels"},
-				{`{"nodeId":2}`, "node 2 is already a member of the cluster"},
-			},
-			"/api/v1/api-tokens": {
-				{`{}`, "*name"}, {`{"scopes":["enroll"]}`, "*name"}, {`{"name":"","scopes":["enroll"]}`, "*name"},
-				{`{"name":1,"scopes":["enroll"]}`, "*name"},
-				{`{"name":"` + strings.Repeat("n", 65) + `","scopes":["enroll"]}`, "*name"},
-				{`{"name":"a\u0000b","scopes":["enroll"]}`, "*name"},
-				{`{"name":"a\nb","scopes":["enroll"]}`, "*name"},
-				{`{"name":"x"}`, "*scopes"}, {`{"name":"x","scopes":[]}`, "*scopes"}, {`{"name":"x","scopes":"enroll"}`, "*scopes"},
-				{`{"name":"x","scopes":[1]}`, "*scopes"},
-				{`{"name":"x","scopes":["root"]}`, "*scopes"}, {`{"name":"x","scopes":["enroll","*"]}`, "*scopes"},
-				{`{"name":"x","scopes":null}`, "*scopes"},
-				{`{"name":"x","scopes":["enroll"],"ttlSeconds":0}`, "*ttlSeconds"},
-				{`{"name":"x","scopes":["enroll"],"ttlSeconds":-1}`, "*ttlSeconds"},
-				{`{"name":"x","scopes":["enroll"],"ttlSeconds":"1"}`, "*ttlSeconds"},
-				{`{"name":"x","scopes":["enroll"],"ttlSeconds":1e18}`, "*ttlSeconds"},
-			},
-			"/api/v1/sql": {
-				{`{}`, "*query"}, {`{"query":""}`, "*query"}, {`{"query":1}`, "*query"}, {`{"query":["SELECT 1"]}`, "*query"},
-				{`{"query":null}`, "*query"},
-			},
-		} {
+		for path, list := range fieldRefusals {
 			for _, x := range list {
 				a := u.Do("POST", path, x.body)
 				what := fmt.Sprintf("%s to %s", x.body, path)

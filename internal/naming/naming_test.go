@@ -6,57 +6,60 @@ import (
 	"testing"
 )
 
+// resolved lists names and what each is the name of.
+var resolved = []Member{
+	{
+		NodeID:      1,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000001",
+		Name:        "web-1",
+		RaftAddress: "10.0.0.1:7000",
+		APIAddress:  "10.0.0.1:5000",
+		Host:        "10.0.0.1",
+		Status:      "alive",
+	},
+	{
+		NodeID:      2,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000002",
+		Name:        "4",
+		RaftAddress: "Box-2.example:7000",
+		APIAddress:  "https://box-2.example:5000",
+		Status:      "alive",
+	},
+	{
+		NodeID:      3,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000003",
+		Name:        "moved",
+		RaftAddress: "10.0.0.4:7000",
+		APIAddress:  "10.0.0.3:5000",
+		Status:      "alive",
+	},
+	{
+		NodeID:      4,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000004",
+		Name:        "gone",
+		RaftAddress: "10.0.0.4:7000",
+		APIAddress:  "10.0.0.4:5000",
+		Status:      "left",
+	},
+	{
+		NodeID:      5,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000005",
+		Name:        "web-1",
+		RaftAddress: "[::1]:7000",
+		APIAddress:  "[::1]:5000",
+		Status:      "left",
+	},
+	{
+		NodeID:      6,
+		ID:          "aaaaaaaa-0000-4000-8000-000000000006",
+		Name:        "box-2.example",
+		RaftAddress: "10.0.0.6:7000",
+		APIAddress:  "10.0.0.6:5000",
+	},
+}
+
 func TestResolve(t *testing.T) {
-	members := []Member{
-		{
-			NodeID:      1,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000001",
-			Name:        "web-1",
-			RaftAddress: "10.0.0.1:7000",
-			APIAddress:  "10.0.0.1:5000",
-			Host:        "10.0.0.1",
-			Status:      "alive",
-		},
-		{
-			NodeID:      2,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000002",
-			Name:        "4",
-			RaftAddress: "Box-2.example:7000",
-			APIAddress:  "https://box-2.example:5000",
-			Status:      "alive",
-		},
-		{
-			NodeID:      3,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000003",
-			Name:        "moved",
-			RaftAddress: "10.0.0.4:7000",
-			APIAddress:  "10.0.0.3:5000",
-			Status:      "alive",
-		},
-		{
-			NodeID:      4,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000004",
-			Name:        "gone",
-			RaftAddress: "10.0.0.4:7000",
-			APIAddress:  "10.0.0.4:5000",
-			Status:      "left",
-		},
-		{
-			NodeID:      5,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000005",
-			Name:        "web-1",
-			RaftAddress: "[::1]:7000",
-			APIAddress:  "[::1]:5000",
-			Status:      "left",
-		},
-		{
-			NodeID:      6,
-			ID:          "aaaaaaaa-0000-4000-8000-000000000006",
-			Name:        "box-2.example",
-			RaftAddress: "10.0.0.6:7000",
-			APIAddress:  "10.0.0.6:5000",
-		},
-	}
+	members := resolved
 	for text, want := range map[string][]uint64{
 		"1": {1}, "4": {4}, "7": nil, "0": nil, "-1": nil, "": nil,
 		"aaaaaaaa-0000-4000-8000-000000000003": {3}, "AAAAAAAA-0000-4000-8000-000000000003": {3},

@@ -96,74 +96,77 @@ func TestConsulPeering(t *testing.T) {
 			}
 		}
 	})
-	t.Run("life", func(t *testing.T) {
-		ctx := t.Context()
-		answer, _, err := at(1).GenerateToken(ctx,
-			consul.PeeringGenerateTokenRequest{PeerName: "cluster-02", Meta: map[string]string{"foo": "bar"}}, nil)
-		if err != nil {
-			t.Fatal(err)
+	t.Run("life", func(t *testing.T) { testConsulLife(t, acceptor, at, there) })
+}
+
+// testConsulLife takes a peering from its token to its end.
+func testConsulLife(t *testing.T, acceptor *cluster, at func(int) *consul.Peerings, there *consul.Peerings) {
+	ctx := t.Context()
+	answer, _, err := at(1).GenerateToken(ctx,
+		consul.PeeringGenerateTokenRequest{PeerName: "cluster-02", Meta: map[string]string{"foo": "bar"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, meta, err := at(2).Read(ctx, "cluster-02", nil)
+	if err != nil || p.State != consul.PeeringStatePending || p.Meta["foo"] != "bar" || meta.LastIndex != p.ModifyIndex {
+		t.Fatalf("%+v, %+v, %v", p, meta, err)
+	}
+	if _, _, err := there.Establish(ctx,
+		consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken,
+			Meta: map[string]string{"foo": "baz"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, _, err = there.Read(ctx, "cluster-01", nil)
+	if err != nil || p.State != consul.PeeringStateEstablishing || p.Meta["foo"] != "baz" {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	// A blocking query on a follower sees the peering become active.
+	index := meta.LastIndex
+	for p, _, err = at(1).Read(ctx, "cluster-02", nil); err == nil && p.State != consul.PeeringStateActive; {
+		var q *consul.QueryMeta
+		if p, q, err = at(1).Read(ctx, "cluster-02",
+			&consul.QueryOptions{WaitIndex: index, WaitTime: 20 * time.Second}); err == nil {
+			if q.LastIndex <= index {
+				t.Fatalf("no change within 20 s: %+v", p)
+			}
+			index = q.LastIndex
 		}
-		p, meta, err := at(2).Read(ctx, "cluster-02", nil)
-		if err != nil || p.State != consul.PeeringStatePending || p.Meta["foo"] != "bar" || meta.LastIndex != p.ModifyIndex {
-			t.Fatalf("%+v, %+v, %v", p, meta, err)
-		}
-		if _, _, err := there.Establish(ctx,
-			consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken,
-				Meta: map[string]string{"foo": "baz"}}, nil); err != nil {
-			t.Fatal(err)
-		}
-		p, _, err = there.Read(ctx, "cluster-01", nil)
-		if err != nil || p.State != consul.PeeringStateEstablishing || p.Meta["foo"] != "baz" {
-			t.Fatalf("%+v, %v", p, err)
-		}
-		// A blocking query on a follower sees the peering become active.
-		index := meta.LastIndex
-		for p, _, err = at(1).Read(ctx, "cluster-02", nil); err == nil && p.State != consul.PeeringStateActive; {
-			var q *consul.QueryMeta
-			if p, q, err = at(1).Read(ctx, "cluster-02",
-				&consul.QueryOptions{WaitIndex: index, WaitTime: 20 * time.Second}); err == nil {
-				if q.LastIndex <= index {
-					t.Fatalf("no change within 20 s: %+v", p)
-				}
-				index = q.LastIndex
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	acceptor.eventually("both sides are active and list it", func() error {
+		for _, x := range []struct {
+			api  *consul.Peerings
+			name string
+		}{{at(0), "cluster-02"}, {there, "cluster-01"}} {
+			list, _, err := x.api.List(ctx, nil)
+			if err != nil {
+				return err
+			}
+			if len(list) != 1 || list[0].Name != x.name || list[0].State != consul.PeeringStateActive ||
+				len(list[0].StreamStatus.ImportedServices) == 0 {
+				return fmt.Errorf("%s: %+v", x.name, list)
 			}
 		}
-		if err != nil {
-			t.Fatal(err)
+		return nil
+	})
+	if _, _, err := there.Establish(ctx,
+		consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken}, nil); err == nil ||
+		!strings.Contains(err.Error(), "403 (a new peering token must be generated: invalid peering establishment secret)") {
+		t.Errorf("the token used again: %v", err)
+	}
+	if _, err := at(1).Delete(ctx, "cluster-02", nil); err != nil {
+		t.Fatal(err)
+	}
+	acceptor.eventually("the peering is gone here and terminated there", func() error {
+		p, _, err := at(2).Read(ctx, "cluster-02", nil)
+		if err != nil || p != nil {
+			return fmt.Errorf("%+v, %v", p, err)
 		}
-		acceptor.eventually("both sides are active and list it", func() error {
-			for _, x := range []struct {
-				api  *consul.Peerings
-				name string
-			}{{at(0), "cluster-02"}, {there, "cluster-01"}} {
-				list, _, err := x.api.List(ctx, nil)
-				if err != nil {
-					return err
-				}
-				if len(list) != 1 || list[0].Name != x.name || list[0].State != consul.PeeringStateActive ||
-					len(list[0].StreamStatus.ImportedServices) == 0 {
-					return fmt.Errorf("%s: %+v", x.name, list)
-				}
-			}
-			return nil
-		})
-		if _, _, err := there.Establish(ctx,
-			consul.PeeringEstablishRequest{PeerName: "cluster-01", PeeringToken: answer.PeeringToken}, nil); err == nil ||
-			!strings.Contains(err.Error(), "403 (a new peering token must be generated: invalid peering establishment secret)") {
-			t.Errorf("the token used again: %v", err)
+		if p, _, err = there.Read(ctx, "cluster-01", nil); err == nil && p.State != consul.PeeringStateTerminated {
+			err = fmt.Errorf("it is %s", p.State)
 		}
-		if _, err := at(1).Delete(ctx, "cluster-02", nil); err != nil {
-			t.Fatal(err)
-		}
-		acceptor.eventually("the peering is gone here and terminated there", func() error {
-			p, _, err := at(2).Read(ctx, "cluster-02", nil)
-			if err != nil || p != nil {
-				return fmt.Errorf("%+v, %v", p, err)
-			}
-			if p, _, err = there.Read(ctx, "cluster-01", nil); err == nil && p.State != consul.PeeringStateTerminated {
-				err = fmt.Errorf("it is %s", p.State)
-			}
-			return err
-		})
+		return err
 	})
 }
