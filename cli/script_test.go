@@ -18,6 +18,7 @@ import (
 
 	"muster/cli"
 	"muster/client"
+	"muster/internal/await"
 	"muster/node"
 	"muster/store"
 )
@@ -175,7 +176,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // until PATTERN COMMAND … repeats the command until what it prints on stdout matches.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	for deadline := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) {
+	if err := await.Slowly(within, func() error {
 		cmd := exec.Command(args[1], args[2:]...)
 		cmd.Dir, cmd.Env = ts.MkAbs("."), os.Environ()
 		for _, name := range []string{"MUSTER_ADDR", "MUSTER_TOKEN", "MUSTER_CACERT"} {
@@ -183,10 +184,10 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		out, err := cmd.Output()
 		if pattern.Match(out) {
-			return
+			return nil
 		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("not within %v: %v\n%s", within, err, out)
-		}
+		return fmt.Errorf("%w\n%s", err, out)
+	}); err != nil {
+		ts.Fatalf("not within %v: %v", within, err)
 	}
 }

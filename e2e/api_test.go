@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"muster/client"
+	"muster/internal/await"
 )
 
 // user calls the API of a cluster as somebody, from an address of its own.
@@ -104,11 +105,13 @@ func (u *user) do(m *member, method, path, body string, headers ...string) (a an
 
 // patiently repeats a request that is safe to repeat while the cluster says that it cannot answer now.
 func (u *user) patiently(m *member, method, path, body string) (a answer) {
-	for deadline := time.Now().Add(formed); ; time.Sleep(100 * time.Millisecond) {
-		if a = u.do(m, method, path, body); a.status != http.StatusServiceUnavailable || time.Now().After(deadline) {
-			return a
+	_ = await.Slowly(formed, func() error {
+		if a = u.do(m, method, path, body); a.status == http.StatusServiceUnavailable {
+			return errNotYet
 		}
-	}
+		return nil
+	})
+	return a
 }
 
 // get decodes the result of a call that must succeed.

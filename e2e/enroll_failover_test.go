@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 )
 
 // Tokens for one use survive the death of the leader: each enrolls exactly one, and whoever repeats a request that got
@@ -28,12 +27,13 @@ func TestEnrollLeaderKilled(t *testing.T) {
 		nobody := c.nobody(t)
 		wait.Go(func() {
 			begun <- struct{}{}
-			for deadline := time.Now().Add(formed); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			_ = within(formed, func() error {
 				answers[i] = nobody.do(others[i%2], "GET", enrollNode, "", key, fmt.Sprintf("Idempotency-Key: enroll-%d", i))
-				if answers[i].err == nil && answers[i].status != 503 {
-					return
+				if answers[i].err != nil || answers[i].status == 503 {
+					return errNotYet
 				}
-			}
+				return nil
+			})
 		})
 		if i == tokens/2 {
 			<-begun // some are under way, and some are yet to come

@@ -156,9 +156,12 @@ func eventually(t *testing.T, limit time.Duration, what string, try func() error
 
 // within repeats try until it succeeds or the time is up, what the machine has lost not counted; it returns the last
 // error.
-func within(limit time.Duration, try func() error) error {
+func within(limit time.Duration, try func() error) error { return stretched(await.Within, limit, try) }
+
+// stretched is a poll whose limit does not count what the machine has lost.
+func stretched(poll func(time.Duration, func() error) error, limit time.Duration, try func() error) error {
 	for begin, more := time.Now(), limit; ; {
-		err := await.Within(more, try)
+		err := poll(more, try)
 		now := time.Now()
 		if more = limit + host.Lost(begin, now) - now.Sub(begin); err == nil || more <= 0 {
 			return err

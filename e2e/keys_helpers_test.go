@@ -18,6 +18,7 @@ import (
 
 	"muster/certs"
 	"muster/client"
+	"muster/internal/await"
 )
 
 // machine is a joiner that is not a muster: it has a key, speaks the documented join and unseals with nacl/box.
@@ -202,16 +203,18 @@ func awaitCopies(t *testing.T, c *cluster, members ...*member) {
 	t.Helper()
 	now := c.leader(t).status(t).Revision
 	for _, m := range members {
-		eventually(t, formed, fmt.Sprintf("the mirror of node %d has revision %d", m.n, now), func() error {
+		err := stretched(await.Slowly, formed, func() error {
 			if _, err := os.Stat(m.db()); err != nil {
 				return err
 			}
 			if got := sqlite(t, m.db(), fmt.Sprintf("SELECT revision >= %d FROM cluster", now)); got != "1" {
-				time.Sleep(100 * time.Millisecond)
 				return errNotYet
 			}
 			return nil
 		})
+		if err != nil {
+			t.Fatalf("the mirror of node %d has not revision %d within %v: %v", m.n, now, formed, err)
+		}
 	}
 }
 

@@ -35,8 +35,12 @@ func TestPeerBudget(t *testing.T) {
 	go func() {
 		defer close(ponged)
 		for {
-			if f, err := c.read(); err != nil || f.Pong != nil {
+			f, err := c.read()
+			if err != nil {
 				return
+			}
+			if f.Pong != nil {
+				ponged <- true
 			}
 		}
 	}()
@@ -50,10 +54,9 @@ func TestPeerBudget(t *testing.T) {
 		send(frame{Members: &membersFrame{First: true, Last: true,
 			List: []store.PeerMember{{ID: "1", Name: fmt.Sprint("m", i), Health: "alive"}}}})
 		send(frame{Heartbeat: &struct{}{}})
-		time.Sleep(5 * time.Millisecond) // so that each could be stored by itself
+		send(frame{Ping: &struct{}{}}) // it is read, so that each could be stored by itself
+		<-ponged
 	}
-	send(frame{Ping: &struct{}{}})
-	<-ponged
 	for range 60 { // streams come and go
 		if c, err := m.stranger(t); err == nil && c.write(open, time.Second) == nil {
 			_, _ = c.read()

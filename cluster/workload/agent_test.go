@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"muster/certs"
+	"muster/internal/await"
 	"muster/store"
 )
 
@@ -92,15 +93,6 @@ func (f *fakeCluster) run(a *agent) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 s", what)
-		}
-	}
-}
-
 // TestRenewalByClock: short-lived certificates are renewed in the middle of their lives, without anything else
 // happening; what cannot be renewed is counted, and handed out until it ends.
 func TestRenewalByClock(t *testing.T) {
@@ -108,20 +100,20 @@ func TestRenewalByClock(t *testing.T) {
 	a := f.agent("")
 	stop := f.run(a)
 	defer stop()
-	eventually(t, "three generations", func() bool { return f.signed.Load() >= 6 })
+	await.True(t, "three generations", func() bool { return f.signed.Load() >= 6 })
 	st, _ := a.now()
 	if got := st.ready([]string{"w", ""}, time.Now()); len(got) != 2 || a.failed.Load() != 0 {
 		t.Errorf("%d are ready, %d renewals failed", len(got), a.failed.Load())
 	}
 	f.away.Store(true)
-	eventually(t, "a renewal in vain", func() bool { return a.failed.Load() > 0 })
+	await.True(t, "a renewal in vain", func() bool { return a.failed.Load() > 0 })
 	st, _ = a.now()
 	if last := st.svids["w"]; time.Now().Before(last.leaf.NotAfter) && len(st.ready([]string{"w"}, time.Now())) != 1 {
 		t.Error("it is not handed out until it ends")
 	}
-	eventually(t, "it ends", func() bool { st, _ := a.now(); return len(st.ready([]string{"w"}, time.Now())) == 0 })
+	await.True(t, "it ends", func() bool { st, _ := a.now(); return len(st.ready([]string{"w"}, time.Now())) == 0 })
 	f.away.Store(false)
-	eventually(t, "it is there again", func() bool {
+	await.True(t, "it is there again", func() bool {
 		st, _ := a.now()
 		return len(st.ready([]string{"w"}, time.Now())) == 1
 	})
@@ -136,9 +128,9 @@ func TestKept(t *testing.T) {
 	a := f.agent(path)
 	stop := f.run(a)
 	all := []string{"", "w", "gone"}
-	eventually(t, "all are ready", func() bool { st, _ := a.now(); return len(st.ready(all, time.Now())) == 3 })
+	await.True(t, "all are ready", func() bool { st, _ := a.now(); return len(st.ready(all, time.Now())) == 3 })
 	before, _ := a.now()
-	eventually(t, "they are kept", func() bool { _, err := os.Stat(path); return err == nil })
+	await.True(t, "they are kept", func() bool { _, err := os.Stat(path); return err == nil })
 	stop()
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
@@ -154,7 +146,7 @@ func TestKept(t *testing.T) {
 		t.Error("something is handed out before it is known whether it is registered")
 	}
 	stop = f.run(b)
-	eventually(t, "they are ready without a leader", func() bool {
+	await.True(t, "they are ready without a leader", func() bool {
 		st, _ := b.now()
 		return len(st.ready(all, time.Now())) == 2
 	})

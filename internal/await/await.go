@@ -12,7 +12,10 @@ import (
 // reaches it.
 const Limit = time.Minute
 
-const between = 5 * time.Millisecond
+const (
+	between = 5 * time.Millisecond
+	rest    = 100 * time.Millisecond // between tries that cost much
+)
 
 var errNot = errors.New("it does not hold")
 
@@ -36,8 +39,13 @@ func NoError(t testing.TB, what string, try func() error) {
 }
 
 // Within repeats try until it returns nil, and returns its last error when limit has passed.
-func Within(limit time.Duration, try func() error) error {
-	for deadline := time.Now().Add(limit); ; time.Sleep(between) {
+func Within(limit time.Duration, try func() error) error { return poll(limit, between, try) }
+
+// Slowly is Within for a try that costs much, such as a process: it rests longer in between.
+func Slowly(limit time.Duration, try func() error) error { return poll(limit, rest, try) }
+
+func poll(limit, pause time.Duration, try func() error) error {
+	for deadline := time.Now().Add(limit); ; time.Sleep(pause) {
 		err := try()
 		if err == nil || time.Now().After(deadline) {
 			return err
