@@ -10,7 +10,8 @@ import (
 
 var (
 	nodeLabel = regexp.MustCompile(`(\w+)\["([^"]+)"\]`)
-	notShown  = regexp.MustCompile(`^(scripts/|handlers/internal/sole|internal/await)|test$`) // rooms for tests, and tools
+	// rooms for tests, and tools
+	notShown = regexp.MustCompile(`^(scripts/|handlers/internal/sole|internal/(await|described|enrolled|silent)$)|test$`)
 )
 
 // TestPicture: the picture of the rooms in docs/architecture.md has the arrows that the imports make, and no other.

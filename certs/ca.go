@@ -20,6 +20,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"muster/internal/timing"
 )
 
 // Kind is the kind of a certificate authority. The third kind, Workload, is declared in workload.go.
@@ -174,7 +176,7 @@ func (ca CA) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, to := later(l.NotBefore, ca.Cert.NotBefore), earlier(l.NotAfter, ca.Cert.NotAfter)
+	from, to := timing.Later(l.NotBefore, ca.Cert.NotBefore), timing.Earlier(l.NotAfter, ca.Cert.NotAfter)
 	if !from.Before(to) {
 		return nil, fmt.Errorf("certs: the validity asked for (%s to %s) is empty or outside the CA's own (%s to %s)",
 			stamp(l.NotBefore), stamp(l.NotAfter), stamp(ca.Cert.NotBefore), stamp(ca.Cert.NotAfter))
@@ -271,20 +273,6 @@ func NewSerial() *big.Int {
 	rand.Read(b[:]) // never fails
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

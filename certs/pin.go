@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"muster/internal/timing"
 )
 
 var (
@@ -61,13 +63,13 @@ func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
 	// genuine chains only, and "too early" and "too late" can be told apart,
 	// which x509 reports as one reason.
 	leaf := chain[0]
-	from, to := later(leaf.NotBefore, root.NotBefore), earlier(leaf.NotAfter, root.NotAfter)
+	from, to := timing.Later(leaf.NotBefore, root.NotBefore), timing.Earlier(leaf.NotAfter, root.NotAfter)
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	_, err = leaf.Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: others,
-		CurrentTime:   earlier(later(now, from), to),
+		CurrentTime:   timing.Earlier(timing.Later(now, from), to),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	switch {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"muster/internal/silent"
 )
 
 // TestPrecedence: explicit flags, then --data, then the environment, then what "muster dev" left behind.
@@ -77,7 +78,7 @@ func TestDevCluster(t *testing.T) {
 	s := newServer(t, api())
 	s.data(t, "data/1", "tok")
 	s.data(t, "data/2", "")
-	write(t, "data/1/node.json", `{"apiAddress":"`+nobody(t)+`"}`)
+	write(t, "data/1/node.json", `{"apiAddress":"`+silent.Gone(t)+`"}`)
 	if code, stdout, stderr := run(t, "members"); code != 0 || !strings.Contains(stdout, "stand-by") {
 		t.Errorf("members: exit %d, %s%s", code, stdout, stderr)
 	}
@@ -96,7 +97,7 @@ func TestConnectErrors(t *testing.T) {
 	outside(t)
 	s := newServer(t, map[string][]string{"GET /api/v1/cluster/members": {`401 {"error":"Invalid token"}`}})
 	empty := write(t, filepath.Join(t.TempDir(), "empty"), "\n")
-	x, y := nobody(t), nobody(t)
+	x, y := silent.Gone(t), silent.Gone(t)
 	for _, test := range []struct {
 		args string
 		code int
@@ -138,17 +139,6 @@ func TestConnectErrors(t *testing.T) {
 	}
 }
 
-// nobody is an address at which nobody listens.
-func nobody(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // The exit status and a sentence tell whether something may have happened.
 func TestUnansweredIsExit3(t *testing.T) {
 	outside(t)
@@ -184,7 +174,7 @@ func TestUnansweredIsExit3(t *testing.T) {
 	}{
 		{"join-token revoke x", hang.URL, exitUnanswered, mayHaveHappened + "\n"},
 		{"member resume 2", hang.URL, exitUnanswered, mayHaveHappened + "\n"},
-		{"join-token revoke x", nobody(t), exitUnanswered, "The request was not carried out.\n"},
+		{"join-token revoke x", silent.Gone(t), exitUnanswered, "The request was not carried out.\n"},
 		{"join-token revoke x", leaderless.URL, exitUnanswered, "muster: no cluster leader: raft commit timeout (503)\n"},
 		{"raft peers", leaderless.URL, exitUnanswered, "muster: No cluster leader (500)\n"},
 		{"members", refusing.URL, 1, "muster: not now (400)\n"},

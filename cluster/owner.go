@@ -15,6 +15,7 @@ import (
 
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -114,7 +115,7 @@ func (o *owner) serveToken(w http.ResponseWriter, r *http.Request,
 
 // run carries out the requests that the owner left in the directory, as soon as there is a leader.
 func (o *owner) run(ctx context.Context) {
-	for rest(ctx, ownerEvery) {
+	for timing.Rest(ctx, ownerEvery) {
 		for i, name := range o.Dir.TokenRequests() {
 			if i == ownerFiles {
 				break
@@ -141,18 +142,6 @@ func (o *owner) run(ctx context.Context) {
 				o.log.Warn("a request for a token that was carried out could not be deleted", "err", err)
 			}
 		}
-	}
-}
-
-// rest sleeps and reports whether ctx has not ended.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -131,7 +131,8 @@ func testRefound(t *testing.T, c *cluster, cmd command, kept, revoked client.New
 	refoundWorks(t, fresh, u, m, c.members[1])
 }
 
-// refoundWorks: the next one gets a number that was never used, a start after a crash finds everything, and an old member is turned away.
+// refoundWorks: the next one gets a number that was never used, a start after a crash finds everything, and an old
+// member is turned away.
 func refoundWorks(t *testing.T, fresh *cluster, u *user, m, old *member) {
 	t.Helper()
 	second := fresh.add()

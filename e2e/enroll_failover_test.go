@@ -48,7 +48,7 @@ func TestEnrollLeaderKilled(t *testing.T) {
 			continue
 		}
 		e := parseEnrolled(t, c, a)
-		serials[e.transport.SerialNumber.Text(16)] = true
+		serials[e.Transport.SerialNumber.Text(16)] = true
 	}
 	if len(serials) != tokens {
 		t.Errorf("%d tokens have made %d certificates", tokens, len(serials))

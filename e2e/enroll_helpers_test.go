@@ -1,18 +1,15 @@
 package e2e
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"io"
-	"log"
 	"strings"
 	"testing"
 
 	"muster/certs"
 	"muster/client"
+	"muster/internal/enrolled"
 )
 
 const (
@@ -23,62 +20,18 @@ const (
 	settingsPath = "/api/v1/cluster/settings"
 )
 
-// enrolled is the documented answer, decoded and parsed as a joining node does it.
-type enrolled struct {
-	HTTPCAKey       []byte   `json:"http_ca_key"`
-	HTTPCACert      []byte   `json:"http_ca_cert"`
-	TransportCACert []byte   `json:"transport_ca_cert"`
-	TransportKey    []byte   `json:"transport_key"`
-	TransportCert   []byte   `json:"transport_cert"`
-	NodesAddresses  []string `json:"nodes_addresses"`
-
-	httpCA, transportCA, transport *x509.Certificate
-	httpKey, transportKey          any
-}
-
-// parseEnrolled checks the form of an answer: six fields in their order, one certificate or key in each.
-func parseEnrolled(t *testing.T, c *cluster, a answer) (e enrolled) {
+// parseEnrolled takes an answer apart, and remembers that its keys must not be found anywhere.
+func parseEnrolled(t *testing.T, c *cluster, a answer) *enrolled.Material {
 	t.Helper()
 	if a.err != nil || a.status != 200 {
 		t.Fatalf("enroll: %v", a)
 	}
-	dec := json.NewDecoder(strings.NewReader(a.body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&e); err != nil {
-		t.Fatalf("%v: %s", err, a.body)
-	}
-	order := []string{"http_ca_key", "http_ca_cert", "transport_ca_cert", "transport_key", "transport_cert",
-		"nodes_addresses"}
-	for i, at := 0, -1; i < len(order); i++ {
-		next := strings.Index(a.body, `"`+order[i]+`":`)
-		if next <= at {
-			t.Errorf("%s is missing or not in its place", order[i])
-		}
-		at = next
-	}
+	e := enrolled.Parse(t, a.body)
 	for what, key := range map[string][]byte{"an HTTP authority's key": e.HTTPCAKey, "a transport key": e.TransportKey} {
 		c.secret(what+" in DER", string(key))
 		c.secret(what, base64.StdEncoding.EncodeToString(key))
 	}
-	var err error
-	for der, into := range map[*[]byte]**x509.Certificate{&e.HTTPCACert: &e.httpCA, &e.TransportCACert: &e.transportCA,
-		&e.TransportCert: &e.transport} {
-		if *into, err = x509.ParseCertificate(*der); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if e.httpKey, err = x509.ParsePKCS8PrivateKey(e.HTTPCAKey); err != nil {
-		t.Fatal(err)
-	}
-	if e.transportKey, err = x509.ParsePKCS8PrivateKey(e.TransportKey); err != nil {
-		t.Fatal(err)
-	}
 	return e
-}
-
-// pair is the transport key and certificate as TLS uses them.
-func (e *enrolled) pair() tls.Certificate {
-	return tls.Certificate{Certificate: [][]byte{e.TransportCert}, PrivateKey: e.transportKey}
 }
 
 // enrollToken makes an enrollment token and takes it apart.
@@ -128,8 +81,6 @@ func decode(t *testing.T, a answer, v any) {
 		t.Fatalf("%v: %s", err, a.body)
 	}
 }
-
-func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
 var errNotYet = errors.New("not yet")
 

@@ -1,17 +1,12 @@
 package e2e
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"fmt"
-	"io"
-	"math/big"
+	"encoding/json"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +14,7 @@ import (
 
 	"muster/certs"
 	"muster/client"
+	"muster/internal/enrolled"
 )
 
 // Enrollment as other software sees it, on one cluster of three.
@@ -48,56 +44,6 @@ func TestEnroll(t *testing.T) {
 	}
 }
 
-// serveAs runs a TLS server with what a joining node makes of the answer, and returns its address.
-func serveAs(t *testing.T, config *tls.Config) string {
-	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{ErrorLog: nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello from %d", len(r.TLS.PeerCertificates))
-	})}
-	srv.ErrorLog = discardLog()
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close() })
-	return l.Addr().String()
-}
-
-// ask makes one request over TLS.
-func ask(config *tls.Config, addr string) (string, error) {
-	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("https://" + addr)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	return string(data), err
-}
-
-// httpLeaf is what a joining node signs for itself.
-func httpLeaf(t *testing.T, e *enrolled, ip string) tls.Certificate {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		NotBefore:    time.Now().Add(-time.Minute),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.ParseIP(ip)},
-		DNSNames:     []string{"localhost", "es-1"},
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, e.httpCA, key.Public(), e.httpKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, e.HTTPCACert}, PrivateKey: key}
-}
-
 // trusting is a client that knows nothing but a member's ca.crt.
 func trusting(t *testing.T, m *member) *tls.Config {
 	t.Helper()
@@ -115,25 +61,26 @@ func testEnrollUse(t *testing.T, c *cluster) {
 	one := parseEnrolled(t, c, u.do(c.members[1], "GET", enrollNode, ""))
 	two := parseEnrolled(t, c, u.do(c.members[2], "GET", enrollNode, ""))
 
-	addr := serveAs(t, &tls.Config{Certificates: []tls.Certificate{httpLeaf(t, &one, "127.0.0.1")}})
-	if got, err := ask(trusting(t, c.members[1]), addr); err != nil || got != "hello from 0" {
+	addr := enrolled.Serve(t, &tls.Config{Certificates: []tls.Certificate{one.HTTPLeaf(t, "127.0.0.1")}})
+	if got, err := enrolled.Ask(trusting(t, c.members[1]), addr); err != nil || got != "hello from 0" {
 		t.Errorf("HTTPS with a leaf under http_ca_key: %q, %v", got, err)
 	}
 
 	transport := x509.NewCertPool()
-	transport.AddCert(one.transportCA)
-	addr = serveAs(t, &tls.Config{Certificates: []tls.Certificate{one.pair()}, ClientAuth: tls.RequireAndVerifyClientCert,
-		ClientCAs: transport})
+	transport.AddCert(one.TransportCA)
+	addr = enrolled.Serve(t,
+		&tls.Config{Certificates: []tls.Certificate{one.Pair()}, ClientAuth: tls.RequireAndVerifyClientCert,
+			ClientCAs: transport})
 	chained := func(s tls.ConnectionState) error { // verification_mode certificate: the chain counts, names do not
 		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: transport,
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 		return err
 	}
-	if got, err := ask(&tls.Config{Certificates: []tls.Certificate{two.pair()}, InsecureSkipVerify: true,
+	if got, err := enrolled.Ask(&tls.Config{Certificates: []tls.Certificate{two.Pair()}, InsecureSkipVerify: true,
 		VerifyConnection: chained}, addr); err != nil || got != "hello from 1" {
 		t.Errorf("mutual TLS between two that have enrolled: %q, %v", got, err)
 	}
-	if got, err := ask(&tls.Config{InsecureSkipVerify: true}, addr); err == nil {
+	if got, err := enrolled.Ask(&tls.Config{InsecureSkipVerify: true}, addr); err == nil {
 		t.Errorf("without a certificate: %q", got)
 	}
 
@@ -156,7 +103,7 @@ func testEnrollUse(t *testing.T, c *cluster) {
 			_, err = conn.Read(make([]byte, 1))
 			return err
 		}
-		if err := verdict(one.pair()); err == nil || !strings.Contains(err.Error(), "tls: ") {
+		if err := verdict(one.Pair()); err == nil || !strings.Contains(err.Error(), "tls: ") {
 			t.Errorf("%s with the certificate of an enrollment: %v, want an alert", proto, err)
 		}
 		own, err := tls.X509KeyPair(c.members[1].read(t, "tls/transport.crt"), c.members[1].read(t, "tls/transport.key"))

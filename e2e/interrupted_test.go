@@ -289,7 +289,8 @@ func TestAnswerLost(t *testing.T) {
 	completed(third, id)
 }
 
-// leaderDiesMeanwhile: the leader dies after it has the request; the same command, still running or started again, gets in.
+// leaderDiesMeanwhile: the leader dies after it has the request; the same command, still running or started again, gets
+// in.
 func leaderDiesMeanwhile(t *testing.T, c *cluster, u *user, founder *member, g *gate) {
 	t.Helper()
 	second := c.add()

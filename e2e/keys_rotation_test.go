@@ -205,7 +205,7 @@ func checkSecrets(t *testing.T, u *user, m *member, n int64, last map[string]str
 				if !written {
 					want = fmt.Sprintf("value of secret number %d", i)
 				}
-				if got, err := u.value(survivor, name); err != nil || got != want {
+				if got, err := u.value(m, name); err != nil || got != want {
 					t.Errorf("%s is %q, %v, want %q", name, got, err, want)
 					return
 				}

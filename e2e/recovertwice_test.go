@@ -15,32 +15,12 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
 	u := c.admin(t)
-	awaitCopies(t, c, c.members...)
-	for _, m := range c.members {
-		m.kill()
-	}
 	both, old := c.members[:2], c.members[2]
-	for _, m := range both {
-		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
-			t.Fatalf("apply: %+v", out)
-		}
-	}
+	recoveredAlone(t, c, both...)
 	for _, m := range c.members {
 		m.start(t)
 	}
-	leftOut := func(m *member) {
-		if code, err := m.exit(formed); err != nil || code != 1 {
-			t.Errorf("node %d ends with %d, %v", m.n, code, err)
-		}
-		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text,
-			"was left out when the cluster was recovered") {
-			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
-		}
-		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be
-			t.Error(err)
-		}
-	}
-	leftOut(old)
+	old.leftOut(t)
 	eventually(t, formed, "one of the two ends", func() error {
 		if both[0].up() && both[1].up() {
 			return errors.New("both run")
@@ -51,7 +31,7 @@ func TestRecoveredTwiceAtOnce(t *testing.T) {
 	if loser.up() {
 		loser, winner = winner, loser
 	}
-	leftOut(loser)
+	loser.leftOut(t)
 	winner.awaitReady(t)
 	u.put(t, winner, "after", "the recovery")
 }
@@ -63,31 +43,14 @@ func TestRecoveredTwice(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)
 	u := c.admin(t)
-	awaitCopies(t, c, c.members...)
-	for _, m := range c.members {
-		m.kill()
-	}
 	one, two, three := c.members[0], c.members[1], c.members[2]
-	for _, m := range []*member{one, two} {
-		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
-			t.Fatalf("apply: %+v", out)
-		}
-	}
+	recoveredAlone(t, c, one, two)
 	one.start(t)
 	one.awaitReady(t)
 	u.put(t, one, "after", "the recovery")
 	for _, m := range []*member{two, three} {
 		m.start(t)
-		if code, err := m.exit(formed); err != nil || code != 1 {
-			t.Errorf("node %d ends with %d, %v", m.n, code, err)
-		}
-		if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text,
-			"was left out when the cluster was recovered") {
-			t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
-		}
-		if err := os.Remove(m.log); err != nil { // it is an error in its log, as it should be
-			t.Error(err)
-		}
+		m.leftOut(t)
 	}
 	if servers, err := u.raftServers(one); err != nil || len(servers) != 1 {
 		t.Errorf("%+v, %v", servers, err)
@@ -116,4 +79,33 @@ func TestRecoveredTwice(t *testing.T) {
 	three.args = append(three.args[:9:9], "--name", "three-again", "--join", u.create(t, one, `{"ttlSeconds":300}`).Token)
 	three.start(t)
 	three.awaitReady(t)
+}
+
+// recoveredAlone kills all members and recovers the cluster on each of some, as if it were alone.
+func recoveredAlone(t *testing.T, c *cluster, each ...*member) {
+	t.Helper()
+	awaitCopies(t, c, c.members...)
+	for _, m := range c.members {
+		m.kill()
+	}
+	for _, m := range each {
+		if out := muster(t, "recover", "apply", "--data", m.dir, "--alone", "--yes"); out.code != 0 {
+			t.Fatalf("apply: %+v", out)
+		}
+	}
+}
+
+// leftOut waits until the member ends because the cluster was recovered without it, which is an error in its log.
+func (m *member) leftOut(t *testing.T) {
+	t.Helper()
+	if code, err := m.exit(formed); err != nil || code != 1 {
+		t.Errorf("node %d ends with %d, %v", m.n, code, err)
+	}
+	if text := string(m.read(t, "../"+filepath.Base(m.log))); !strings.Contains(text,
+		"was left out when the cluster was recovered") {
+		t.Errorf("node %d says %s", m.n, lastLines(m.log, 3))
+	}
+	if err := os.Remove(m.log); err != nil {
+		t.Error(err)
+	}
 }

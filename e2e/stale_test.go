@@ -46,7 +46,7 @@ func TestStale(t *testing.T) {
 		t.Fatal(a)
 	}
 	left := c.others(leader)[0]
-	awaitMirrors(t, c)
+	awaitCopies(t, c, c.members...)
 	for _, m := range c.others(left) {
 		m.kill()
 	}
@@ -122,7 +122,7 @@ func TestCommandsWithoutLeader(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 3)
 			left := c.others(c.leader(t))[0]
-			awaitMirrors(t, c)
+			awaitCopies(t, c, c.members...)
 			for _, m := range c.others(left) {
 				lose(m)
 				t.Cleanup(m.carryOn)

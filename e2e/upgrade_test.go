@@ -145,7 +145,7 @@ func TestRollingUpgrade(t *testing.T) {
 }
 
 // checkUpgraded: after two later schemas no token is lost, and each mirror has both.
-func checkUpgraded(t *testing.T, c *cluster, u *user, tokens, base int) {
+func checkUpgraded(t *testing.T, c *cluster, u *user, tokens int, base int64) {
 	t.Helper()
 	if n := len(u.tokens(t, c.members[0])); n < tokens {
 		t.Errorf("%d tokens are left of %d", n, tokens)

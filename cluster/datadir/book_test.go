@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"muster/internal/silent"
 	"muster/store"
 )
 
@@ -93,27 +93,6 @@ func TestBook(t *testing.T) {
 	check(newTestBook(d), 2, "10.0.0.2:1") // a damaged one is only a pity
 }
 
-// deaf takes connections and says nothing; gone is an address at which nobody listens.
-func deaf(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
-}
-
-func gone(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestAskWhereTheyAreNow: a recovery asks for others also where the operator says that they are now, and where they
 // were met last, each time that it asks.
 func TestAskWhereTheyAreNow(t *testing.T) {
@@ -132,7 +111,7 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 				Name:         "one",
 				Mode:         store.ModeFull,
 				APIAddress:   "127.0.0.1:1",
-				RaftAddress:  gone(t),
+				RaftAddress:  silent.Gone(t),
 				Version:      "test",
 				OverlayCIDR:  "10.200.0.0/16",
 				OverlaySlice: 28,
@@ -142,13 +121,13 @@ func TestAskWhereTheyAreNow(t *testing.T) {
 			}
 			p := &RecoveryPlan{ClusterID: node.ClusterID, NodeID: 1, Name: "one", Members: []RecoveryMember{
 				{NodeID: 1, Name: "one", Role: store.RoleVoter, RaftAddress: node.RaftAddress},
-				{NodeID: 2, Name: "two", Role: store.RoleVoter, RaftAddress: gone(t)}}}
+				{NodeID: 2, Name: "two", Role: store.RoleVoter, RaftAddress: silent.Gone(t)}}}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			if err := p.AskAgain(ctx, d, nil); err != nil {
 				t.Fatalf("nobody runs: %v", err)
 			}
-			if err := x.tell(d, p, deaf(t)); err != nil {
+			if err := x.tell(d, p, silent.Deaf(t)); err != nil {
 				t.Fatal(err)
 			}
 			var running *RunningError

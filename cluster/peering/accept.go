@@ -9,6 +9,7 @@ import (
 
 	"muster/certs"
 	"muster/internal/netlimit"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -88,7 +89,7 @@ func (p *Streams) toLeader(c *peerConn, data []byte, first *frame, direct bool, 
 			p.passOn(c, to, data, known)
 			return true
 		}
-		rest(ctx, 50*time.Millisecond)
+		timing.Rest(ctx, 50*time.Millisecond)
 	}
 	return false
 }

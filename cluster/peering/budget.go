@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"muster/internal/timing"
 )
 
 // Limits of what one other cluster can make this one store, whatever it sends and however often it connects. A burst
@@ -57,7 +59,7 @@ func (b *budget) await(ctx context.Context, bulk bool) bool {
 		if d <= 0 {
 			return ctx.Err() == nil
 		}
-		if !rest(ctx, d) {
+		if !timing.Rest(ctx, d) {
 			return false
 		}
 	}

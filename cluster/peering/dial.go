@@ -16,6 +16,7 @@ import (
 	"muster/certs"
 	"muster/cluster/transport"
 	"muster/internal/addr"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -124,7 +125,7 @@ func (d peerDialer) exchangeAny(ctx context.Context, log *slog.Logger, addresses
 			case last[i] == nil || !isTimeout(causeOf(err)): // a cause says more than the deadline
 				last[i] = err
 			}
-			if !rest(ctx, exchangePause) {
+			if !timing.Rest(ctx, exchangePause) {
 				break
 			}
 		}
@@ -212,7 +213,7 @@ func (t *term) farewell(k store.Tombstone) {
 				}
 			}
 		}
-		if !rest(t.ctx, backoff(tries, farewellRest)) {
+		if !timing.Rest(t.ctx, backoff(tries, farewellRest)) {
 			return
 		}
 	}
@@ -240,18 +241,6 @@ func backoff(tries int, most time.Duration) time.Duration {
 		d = min(most, time.Second<<tries)
 	}
 	return d*4/5 + rand.N(d*2/5)
-}
-
-// rest sleeps, and reports whether ctx has not ended.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // reasonOf returns in a sentence why there is no stream. Text of the other side is reduced to printable characters.

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"muster/internal/addr"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -84,12 +85,12 @@ func (s *stream) importAll(ctx context.Context) {
 			return
 		case err != nil:
 			s.log.Warn("members of a peer could not be imported yet", "peering", s.name, "err", err)
-			if !rest(ctx, time.Second) {
+			if !timing.Rest(ctx, time.Second) {
 				return
 			}
 		case n == 0:
 			list = nil
-			if !rest(ctx, importRest) {
+			if !timing.Rest(ctx, importRest) {
 				return
 			}
 		}

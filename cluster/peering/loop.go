@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -73,7 +74,7 @@ func (t *term) round(ctx context.Context, l *dialLoop, p *store.Peering) (lasted
 			l.why = why
 			t.log.Info("a peering's stream was not opened", "peering", p.Name, "err", printable(why, 300))
 		}
-		if refusedWith(err, refusedTerminated) || !rest(ctx, exchangePause/3) {
+		if refusedWith(err, refusedTerminated) || !timing.Rest(ctx, exchangePause/3) {
 			return false, err
 		}
 		l.next++

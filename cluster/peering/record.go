@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -78,7 +79,7 @@ func (t *term) keep(id string, r *record) {
 		t.mu.Lock()
 		r.dirty, r.news = true, after(news, r.news)
 		t.mu.Unlock()
-		rest(t.ctx, recordRest)
+		timing.Rest(t.ctx, recordRest)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"muster/certs"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -148,16 +149,9 @@ func (s *stream) speak(ctx context.Context, failed <-chan error) error {
 // nextTurn returns when the next heartbeat, ping or timeout is due.
 func (s *stream) nextTurn(beat, heard, asked time.Time) time.Time {
 	if asked.IsZero() {
-		return earlier(beat, heard.Add(s.ping))
+		return timing.Earlier(beat, heard.Add(s.ping))
 	}
-	return earlier(beat, asked.Add(s.ping/3))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+	return timing.Earlier(beat, asked.Add(s.ping/3))
 }
 
 func (s *stream) sayWhy(cause error) {

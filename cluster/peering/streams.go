@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"muster/cluster/transport"
+	"muster/internal/timing"
 	"muster/store"
 )
 
@@ -160,11 +161,11 @@ func (p *Streams) lead(ctx context.Context) {
 			if !errors.Is(err, store.ErrNotLeader) && ctx.Err() == nil {
 				p.log.Warn("peerings", "err", err)
 			}
-			rest(ctx, 50*time.Millisecond)
+			timing.Rest(ctx, 50*time.Millisecond)
 			continue
 		}
 		p.store.AwaitChange(ctx, rev, tables...)
-		rest(ctx, syncRest)
+		timing.Rest(ctx, syncRest)
 	}
 	p.set(nil)
 	cancel()
@@ -202,7 +203,7 @@ func (p *Streams) leading(ctx context.Context) *term {
 // watch refreshes the exported state and notices streams that do not come back.
 func (t *term) watch() {
 	pruned := time.Time{}
-	for rest(t.ctx, exportEvery) {
+	for timing.Rest(t.ctx, exportEvery) {
 		t.mu.Lock()
 		up := len(t.streams)
 		t.mu.Unlock()
@@ -339,7 +340,7 @@ func (t *term) dialLocked(p *store.Peering) {
 	fresh := p.State == store.PeeringEstablishing
 	t.wg.Go(func() {
 		defer cancel(nil)
-		if !fresh || rest(ctx, establishingSeen) {
+		if !fresh || timing.Rest(ctx, establishingSeen) {
 			t.dial(ctx, l, p.ID)
 		}
 	})
@@ -352,7 +353,7 @@ func (t *term) clean(id string) {
 		if done {
 			return
 		}
-		if err != nil && !rest(t.ctx, 200*time.Millisecond) {
+		if err != nil && !timing.Rest(t.ctx, 200*time.Millisecond) {
 			return
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"muster/certs"
+	"muster/internal/silent"
 	"muster/store"
 )
 
@@ -38,27 +39,6 @@ func (b *listed) met(nodeID uint64) string {
 	return b.last[nodeID]
 }
 
-// deaf takes connections and says nothing; gone is an address at which nobody listens.
-func deaf(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l.Addr().String()
-}
-
-func gone(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestDialFindsWhoMoved: wherever the book has a member, only the place counts where it shows who it is, and that is
 // kept.
 func TestDialFindsWhoMoved(t *testing.T) {
@@ -78,12 +58,12 @@ func TestDialFindsWhoMoved(t *testing.T) {
 		name                     string
 		given, table, kept, want string
 	}{
-		{"where it is given", at, gone(t), gone(t), at},
-		{"where the table has it", gone(t), at, other, at},
-		{"where it was met", other, gone(t), at, at},
-		{"behind one that is deaf", deaf(t), other, at, at},
-		{"by its host name", gone(t), "no-such-host.invalid:1", named, named},
-		{"nowhere", gone(t), other, gone(t), ""},
+		{"where it is given", at, silent.Gone(t), silent.Gone(t), at},
+		{"where the table has it", silent.Gone(t), at, other, at},
+		{"where it was met", other, silent.Gone(t), at, at},
+		{"behind one that is deaf", silent.Deaf(t), other, at, at},
+		{"by its host name", silent.Gone(t), "no-such-host.invalid:1", named, named},
+		{"nowhere", silent.Gone(t), other, silent.Gone(t), ""},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			b := &listed{places: []string{x.given, x.table, x.kept}}
@@ -109,7 +89,7 @@ func TestForwardingDialsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, silent := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca), deaf(t)
+	one, silent := newAgedNode(t, 1, ca, time.Now().Add(time.Hour), ca), silent.Deaf(t)
 	tr := New(one.creds, Table(func(uint64) (string, bool) { return silent, true }), nil, discard)
 	defer tr.Close()
 	for _, other := range []bool{true, false} {

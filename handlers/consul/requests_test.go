@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"muster/handlers/internal/sole"
-	"muster/internal/await"
 )
 
 // peeringToken is what a peering token holds.
@@ -185,10 +184,8 @@ func TestInput(t *testing.T) {
 	body, _ := json.Marshal(object{"PeerName": "myself", "PeeringToken": self.text()})
 	u.Do("POST", "/v1/peering/establish", string(body)).Expect(t, "peering with itself", 400, want)
 	u.Do("DELETE", "/v1/peering/self", "").Expect(t, "delete", 200, "")
-	await.NoError(t, "nothing is left", func() error {
-		if got := u.Do("GET", "/v1/peerings", ""); got.Body != "[]" {
-			return fmt.Errorf("%v", got)
-		}
-		return nil
-	})
+	left := u.Do("GET", "/v1/peerings", "").Body // the leader's loops, which are not here, delete them
+	if strings.Count(left, `"State":"DELETING"`) != strings.Count(left, `"State":`) {
+		t.Errorf("refused requests have left %s", left)
+	}
 }

@@ -2,16 +2,10 @@ package elastic_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io"
-	"log"
-	"math/big"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +13,7 @@ import (
 
 	"muster/api"
 	"muster/handlers/internal/sole"
+	"muster/internal/enrolled"
 )
 
 // TestEnrollAnswer: the documented answer, from every member, and what it says of itself.
@@ -40,14 +35,14 @@ func TestEnrollAnswer(t *testing.T) {
 		if want := slices.Sorted(slices.Values(raft)); !slices.Equal(e.NodesAddresses, want) {
 			t.Errorf("nodes_addresses is %v, want %v", e.NodesAddresses, want)
 		}
-		if !bytes.Equal(e.HTTPCACert, root.Raw) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) {
+		if !bytes.Equal(e.HTTPCACert, root.Raw) || !e.HTTPCA.IsCA || !enrolled.Fits(e.HTTPSigner, e.HTTPCA) {
 			t.Errorf("the HTTP authority is not the cluster's, or the key not its key")
 		}
-		if !e.transportCA.IsCA || e.transport.IsCA || !samePublic(e.transportKey, e.transport) ||
-			e.transport.CheckSignatureFrom(e.transportCA) != nil {
+		if !e.TransportCA.IsCA || e.Transport.IsCA || !enrolled.Fits(e.TransportSigner, e.Transport) ||
+			e.Transport.CheckSignatureFrom(e.TransportCA) != nil {
 			t.Errorf("the transport certificate is not one that the transport authority has signed for the key")
 		}
-		serial := e.transport.SerialNumber.Text(16)
+		serial := e.Transport.SerialNumber.Text(16)
 		if seen[serial] {
 			t.Errorf("the transport certificate is not fresh")
 		}
@@ -59,12 +54,12 @@ func TestEnrollAnswer(t *testing.T) {
 		}
 		x := enrollments(t, u)[i]
 		if x.Kind != "node" || x.State != "valid" || x.Remote != u.Remote ||
-			!strings.HasPrefix(x.EnrolledBy, "admin (") || !x.ExpiresAt.Equal(e.transport.NotAfter) {
+			!strings.HasPrefix(x.EnrolledBy, "admin (") || !x.ExpiresAt.Equal(e.Transport.NotAfter) {
 			t.Errorf("%+v", x)
 		}
-		if want := fmt.Sprintf("spiffe://%s/enrolled/%s", s.ClusterID, x.ID); len(e.transport.URIs) != 1 ||
-			e.transport.URIs[0].String() != want {
-			t.Errorf("its identity is %v, want %s", e.transport.URIs, want)
+		if want := fmt.Sprintf("spiffe://%s/enrolled/%s", s.ClusterID, x.ID); len(e.Transport.URIs) != 1 ||
+			e.Transport.URIs[0].String() != want {
+			t.Errorf("its identity is %v, want %s", e.Transport.URIs, want)
 		}
 	}
 	a := u.Do("GET", enrollNode+"?filter_path=nodes_addresses", "",
@@ -89,7 +84,7 @@ func TestEnrollmentRevoked(t *testing.T) {
 	s := sole.NewPair(t)
 	u := s.Root()
 	e := parseEnrolled(t, s, u.Do("GET", enrollNode, ""))
-	serial := e.transport.SerialNumber.Text(16)
+	serial := e.Transport.SerialNumber.Text(16)
 	all := enrollments(t, u)
 	last := all[len(all)-1]
 	for range 2 { // twice is no error
@@ -107,8 +102,8 @@ func TestEnrollmentRevoked(t *testing.T) {
 		"enrollment.node certificate "+serial+", the key of the HTTP authority; enrollment.revoke certificate "+serial+
 			", the key of the HTTP authority")
 	// Whoever verifies certificates of enrollments finds it in the list of the transport authority, and only there.
-	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.transportCA,
-		"/.well-known/http.crl": e.httpCA} {
+	for path, signer := range map[string]*x509.Certificate{"/.well-known/transport.crl": e.TransportCA,
+		"/.well-known/http.crl": e.HTTPCA} {
 		a := s.Nobody().Do("GET", path, "")
 		list, err := x509.ParseRevocationList([]byte(a.Body))
 		if err != nil || a.Header.Get("Content-Type") != "application/pkix-crl" {
@@ -118,9 +113,9 @@ func TestEnrollmentRevoked(t *testing.T) {
 			t.Errorf("%s: %v, next update %v", path, err, list.NextUpdate)
 		}
 		found := slices.ContainsFunc(list.RevokedCertificateEntries, func(r x509.RevocationListEntry) bool {
-			return r.SerialNumber.Cmp(e.transport.SerialNumber) == 0
+			return r.SerialNumber.Cmp(e.Transport.SerialNumber) == 0
 		})
-		if found != (signer == e.transportCA) {
+		if found != (signer == e.TransportCA) {
 			t.Errorf("%s has it: %v", path, found)
 		}
 	}
@@ -135,74 +130,24 @@ func TestEnrollIntermediate(t *testing.T) {
 	set(t, u, `{"enrollment.http_ca":"intermediate","enrollment.lifetime":"48h","certificates.hosts":"es-1"}`)
 	defer set(t, u, `{"enrollment.http_ca":null,"enrollment.lifetime":null,"certificates.hosts":null}`)
 	e := parseEnrolled(t, s, u.Do("GET", enrollNode, ""))
-	if bytes.Equal(e.HTTPCAKey, root.HTTPCAKey) || !e.httpCA.IsCA || !samePublic(e.httpKey, e.httpCA) ||
-		e.httpCA.CheckSignatureFrom(root.httpCA) != nil {
+	if bytes.Equal(e.HTTPCAKey, root.HTTPCAKey) || !e.HTTPCA.IsCA || !enrolled.Fits(e.HTTPSigner, e.HTTPCA) ||
+		e.HTTPCA.CheckSignatureFrom(root.HTTPCA) != nil {
 		t.Fatal("http_ca_cert is not an intermediate of its own")
 	}
-	for _, cert := range []*x509.Certificate{e.httpCA, e.transport} {
+	for _, cert := range []*x509.Certificate{e.HTTPCA, e.Transport} {
 		if d := time.Until(cert.NotAfter); d > 48*time.Hour || d < 47*time.Hour {
 			t.Errorf("%s is valid for %v", cert.Subject.CommonName, d)
 		}
 	}
 	list := enrollments(t, u)
-	if last := list[len(list)-1]; last.HTTPCASerial != e.httpCA.SerialNumber.Text(16) ||
-		last.TransportSerial != e.transport.SerialNumber.Text(16) {
+	if last := list[len(list)-1]; last.HTTPCASerial != e.HTTPCA.SerialNumber.Text(16) ||
+		last.TransportSerial != e.Transport.SerialNumber.Text(16) {
 		t.Errorf("the list has %+v", last)
 	}
-	addr := serveAs(t, &tls.Config{Certificates: []tls.Certificate{httpLeaf(t, &e, "127.0.0.1")}})
-	if got, err := ask(trusting(t, s), addr); err != nil || got != "hello from 0" {
+	addr := enrolled.Serve(t, &tls.Config{Certificates: []tls.Certificate{e.HTTPLeaf(t, "127.0.0.1")}})
+	if got, err := enrolled.Ask(trusting(t, s), addr); err != nil || got != "hello from 0" {
 		t.Errorf("HTTPS with a leaf under the intermediate: %q, %v", got, err)
 	}
-}
-
-// serveAs runs a TLS server with what a joining node makes of the answer, and returns its address.
-func serveAs(t *testing.T, config *tls.Config) string {
-	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{ErrorLog: nil, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello from %d", len(r.TLS.PeerCertificates))
-	})}
-	srv.ErrorLog = log.New(io.Discard, "", 0)
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close() })
-	return l.Addr().String()
-}
-
-// ask makes one request over TLS.
-func ask(config *tls.Config, addr string) (string, error) {
-	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("https://" + addr)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	return string(data), err
-}
-
-// httpLeaf is what a joining node signs for itself.
-func httpLeaf(t *testing.T, e *enrolled, ip string) tls.Certificate {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		NotBefore:    time.Now().Add(-time.Minute),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.ParseIP(ip)},
-		DNSNames:     []string{"localhost", "es-1"},
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, e.httpCA, key.Public(), e.httpKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, e.HTTPCACert}, PrivateKey: key}
 }
 
 // trusting is a client that knows nothing but the cluster's authority.
@@ -221,8 +166,8 @@ func TestEnrollRSA(t *testing.T) {
 	set(t, u, `{"enrollment.key_type":"rsa4096"}`)
 	defer set(t, u, `{"enrollment.key_type":null}`)
 	e := parseEnrolled(t, s, u.Do("GET", enrollNode, ""))
-	if key, ok := e.transportKey.(*rsa.PrivateKey); !ok || key.N.BitLen() != 4096 || !samePublic(key, e.transport) {
-		t.Errorf("transport_key is a %T", e.transportKey)
+	if key, ok := e.TransportSigner.(*rsa.PrivateKey); !ok || key.N.BitLen() != 4096 || !enrolled.Fits(key, e.Transport) {
+		t.Errorf("transport_key is a %T", e.TransportSigner)
 	}
 }
 

@@ -1,7 +1,6 @@
 package elastic_test
 
 import (
-	"crypto"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -15,6 +14,7 @@ import (
 	"muster/api"
 	"muster/certs"
 	"muster/handlers/internal/sole"
+	"muster/internal/enrolled"
 )
 
 const (
@@ -27,62 +27,18 @@ const (
 	ellaForbidden = `{"error":"Forbidden"}` // of our own endpoints
 )
 
-// enrolled is the documented answer, decoded and parsed as a joining node does it.
-type enrolled struct {
-	HTTPCAKey       []byte   `json:"http_ca_key"`
-	HTTPCACert      []byte   `json:"http_ca_cert"`
-	TransportCACert []byte   `json:"transport_ca_cert"`
-	TransportKey    []byte   `json:"transport_key"`
-	TransportCert   []byte   `json:"transport_cert"`
-	NodesAddresses  []string `json:"nodes_addresses"`
-
-	httpCA, transportCA, transport *x509.Certificate
-	httpKey, transportKey          any
-}
-
-// parseEnrolled checks the form of an answer: six fields in their order, one certificate or key in each.
-func parseEnrolled(t *testing.T, s *sole.Member, a sole.Answer) (e enrolled) {
+// parseEnrolled takes an answer apart, and remembers that its keys must be in no file.
+func parseEnrolled(t *testing.T, s *sole.Member, a sole.Answer) *enrolled.Material {
 	t.Helper()
 	if a.Status != 200 {
 		t.Fatalf("enroll: %v", a)
 	}
-	dec := json.NewDecoder(strings.NewReader(a.Body))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&e); err != nil {
-		t.Fatalf("%v: %s", err, a.Body)
-	}
-	order := []string{"http_ca_key", "http_ca_cert", "transport_ca_cert", "transport_key", "transport_cert",
-		"nodes_addresses"}
-	for i, at := 0, -1; i < len(order); i++ {
-		next := strings.Index(a.Body, `"`+order[i]+`":`)
-		if next <= at {
-			t.Errorf("%s is missing or not in its place", order[i])
-		}
-		at = next
-	}
+	e := enrolled.Parse(t, a.Body)
 	for what, key := range map[string][]byte{"an HTTP authority's key": e.HTTPCAKey, "a transport key": e.TransportKey} {
 		s.Secret(what+" in DER", string(key))
 		s.Secret(what, base64.StdEncoding.EncodeToString(key))
 	}
-	var err error
-	for der, into := range map[*[]byte]**x509.Certificate{&e.HTTPCACert: &e.httpCA, &e.TransportCACert: &e.transportCA,
-		&e.TransportCert: &e.transport} {
-		if *into, err = x509.ParseCertificate(*der); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if e.httpKey, err = x509.ParsePKCS8PrivateKey(e.HTTPCAKey); err != nil {
-		t.Fatal(err)
-	}
-	if e.transportKey, err = x509.ParsePKCS8PrivateKey(e.TransportKey); err != nil {
-		t.Fatal(err)
-	}
 	return e
-}
-
-func samePublic(key any, cert *x509.Certificate) bool {
-	signer, ok := key.(crypto.Signer)
-	return ok && signer.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(cert.PublicKey)
 }
 
 // enrollToken makes an enrollment token and takes it apart.

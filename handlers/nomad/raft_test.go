@@ -20,7 +20,7 @@ func TestRaftNeighbours(t *testing.T) {
 	const leader = "127.0.0.1:7001"
 	for i, m := range s.Members() {
 		name := []string{"one", "two"}[i]
-		for _, u := range []*sole.User{m.Root(), m.Nobody()} { // open to everybody, as documented
+		for _, u := range []*sole.User{m.Here(s.Admin), m.Here("")} { // open to everybody, as documented
 			u.Do("GET", "/v1/status/leader", "").Expect(t, "leader", 200, `"`+leader+`"`)
 			u.Do("GET", "/v1/regions", "").Expect(t, "regions", 200, `["global"]`)
 			u.Do("GET", "/v1/agent/health", "").Expect(t, "health", 200, `{"server":{"message":"ok","ok":true}}`)
@@ -39,7 +39,7 @@ func TestRaftNeighbours(t *testing.T) {
 				})
 			}
 		}
-		u := m.Root()
+		u := m.Here(s.Admin)
 		u.Do("GET", "/v1/status/leader?pretty", "").Expect(t, "pretty", 200, `"`+leader+`"`+"\n")
 		var members struct {
 			Members []struct {
@@ -79,8 +79,8 @@ func TestRaftNeighbours(t *testing.T) {
 			self.Member.Name != name+".global" || self.Stats["raft"]["num_peers"] != "1" {
 			t.Errorf("self of %s: %v", name, a)
 		}
-		m.Nobody().Do("GET", "/v1/agent/members", "").Expect(t, "members without a token", 403, "Permission denied")
-		m.Nobody().Do("GET", "/v1/operator/autopilot/health", "").Expect(t, "health without a token", 403,
+		m.Here("").Do("GET", "/v1/agent/members", "").Expect(t, "members without a token", 403, "Permission denied")
+		m.Here("").Do("GET", "/v1/operator/autopilot/health", "").Expect(t, "health without a token", 403,
 			"Permission denied")
 	}
 }

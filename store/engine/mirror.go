@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"muster/internal/timing"
 )
 
 // Mirror is DIR/muster.db: a plain SQLite file of the local replica, replaced as a whole soon after a change. It serves
@@ -155,25 +157,11 @@ func (p *pace) creditAt(now time.Time) time.Duration {
 func (p *pace) next(now, newest time.Time) time.Time {
 	rested, quiet := p.ended.Add(mirrorRest), newest.Add(mirrorQuiet)
 	rest := min(max(mirrorRest, mirrorShare*p.took), mirrorMost)
-	turn := later(p.ended.Add(rest), earlier(quiet, p.dirty.Add(mirrorRest)))
+	turn := timing.Later(p.ended.Add(rest), timing.Earlier(quiet, p.dirty.Add(mirrorRest)))
 	if p.creditAt(now) > 0 {
-		turn = earlier(turn, later(rested, quiet))
+		turn = timing.Earlier(turn, timing.Later(rested, quiet))
 	}
 	return turn
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 var errNotNewer = errors.New("no member has a newer mirror")

@@ -3,6 +3,8 @@ package engine
 import (
 	"testing"
 	"time"
+
+	"muster/internal/timing"
 )
 
 // How often a replica is copied: a small share of the time under load, at once when nobody writes any more, and in no
@@ -31,11 +33,11 @@ func TestPaceOfMirror(t *testing.T) {
 			now, shown := begin, time.Time{}
 			end := begin.Add(tc.writing)
 			for now.Before(end.Add(20 * time.Second)) {
-				newest := begin.Add(earlier(now, end).Sub(begin) / tc.every * tc.every)
+				newest := begin.Add(timing.Earlier(now, end).Sub(begin) / tc.every * tc.every)
 				if newest.After(shown) {
 					p.noteChange(now)
 					if !p.next(now, newest).After(now) {
-						longest = max(longest, now.Add(tc.took).Sub(later(shown.Add(tc.every), begin)))
+						longest = max(longest, now.Add(tc.took).Sub(timing.Later(shown.Add(tc.every), begin)))
 						if newest.Add(tc.every).After(end) {
 							last = now.Add(tc.took).Sub(newest)
 						}

@@ -22,6 +22,10 @@ func NewPair(t testing.TB, change ...func(*Config)) *Member {
 		c(cfg)
 	}
 	s.follower = &Member{Server: Serve(cfg), Store: peer, T: t, Admin: s.Admin}
+	roles := []store.RoleChange{{NodeID: 2, Role: store.RoleVoter, Reason: "test"}}
+	if err := s.Store.Members.SetRoles(t.Context(), store.Actor{Name: "test"}, roles); err != nil {
+		t.Fatal(err)
+	}
 	await.True(t, "the second knows who leads", func() bool { return peer.LeaderID() == 1 })
 	return s
 }

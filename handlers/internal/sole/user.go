@@ -34,10 +34,15 @@ type User struct {
 var users atomic.Int64
 
 // As returns a user with a token. Of a pair, each member in turn gets one of the user's requests.
-func (s *Member) As(token string) *User {
+func (s *Member) As(token string) *User { return s.user(token, s.Members()) }
+
+// Here returns a user who asks this member only.
+func (s *Member) Here(token string) *User { return s.user(token, []*Member{s}) }
+
+func (s *Member) user(token string, members []*Member) *User {
 	s.T.Helper()
 	n := users.Add(1)
-	u := &User{Token: token, Remote: fmt.Sprintf("127.2.%d.%d", byte(n>>8), byte(n)), members: s.Members()}
+	u := &User{Token: token, Remote: fmt.Sprintf("127.2.%d.%d", byte(n>>8), byte(n)), members: members}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(u.Remote)}}
 	transport := &http.Transport{DialContext: dialer.DialContext}
 	s.T.Cleanup(transport.CloseIdleConnections)
