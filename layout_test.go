@@ -165,7 +165,6 @@ var longer = []string{
 	"e2e/faults/checks_test.go TestModels",
 	"e2e/faults_test.go TestLeaderPaused",
 	"e2e/faults_test.go TestNoQuorum",
-	"e2e/hostile_test.go TestHostileClients",
 	"e2e/keys_removal_test.go testRemoval",
 	"e2e/keys_rotation_test.go testRotation",
 	"e2e/keys_test.go testSameIdentity",

@@ -176,7 +176,7 @@ func TestRecall(t *testing.T) {
 	})
 }
 
-// The engine imports nothing of muster's.
+// The engine imports nothing of muster's but what compares times.
 func TestKnowsNoNoun(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -191,7 +191,8 @@ func TestKnowsNoNoun(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, i := range f.Imports {
-			if strings.HasPrefix(strings.Trim(i.Path.Value, `"`), "muster/") {
+			path := strings.Trim(i.Path.Value, `"`)
+			if strings.HasPrefix(path, "muster/") && path != "muster/internal/timing" {
 				t.Errorf("%s imports %s", name, i.Path.Value)
 			}
 		}
