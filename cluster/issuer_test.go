@@ -33,10 +33,9 @@ func (m *testMember) askAs(t *testing.T, node uint64, from, path string, body an
 	return w.Code, w.Body.String()
 }
 
-// TestNamesOfRunningMembers: what the holder of a member's transport.key can get by announcements and renewals.
-func TestNamesOfRunningMembers(t *testing.T) {
-	t.Parallel()
-	m := startMember(t)
+// joinedWithHosts joins a member whose token allows the name two.example, and returns its number.
+func joinedWithHosts(t *testing.T, m *testMember) uint64 {
+	t.Helper()
 	ctx := t.Context()
 	key, err := m.Store.Keys.Active(ctx, store.AsLeader, store.KeyJoinHMAC)
 	if err != nil {
@@ -66,40 +65,50 @@ func TestNamesOfRunningMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := joined.Member.NodeID
+	return joined.Member.NodeID
+}
+
+// renewedNames renews the certificates of a member, and returns the names in them and those that were left out.
+func renewedNames(t *testing.T, m *testMember, id uint64, from string) (names, left []string) {
+	t.Helper()
+	var q certificateRequest
+	for _, csr := range []*[]byte{&q.HTTP, &q.Transport} {
+		key, err := certs.NewKey()
+		if err == nil {
+			*csr, err = certs.NewCSR(key, "x")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, text := m.askAs(t, id, from, transport.PathCertificates, q)
+	var a certificateAnswer
+	if err := json.Unmarshal([]byte(text), &a); err != nil || code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	for _, leaf := range [][]byte{a.HTTP, a.Transport} {
+		chain, err := certs.ParseCerts(leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, chain[0].DNSNames...)
+		for _, ip := range chain[0].IPAddresses {
+			names = append(names, ip.String())
+		}
+	}
+	return names, a.LeftOut
+}
+
+// TestNamesOfRunningMembers: what the holder of a member's transport.key can get by announcements and renewals.
+func TestNamesOfRunningMembers(t *testing.T) {
+	t.Parallel()
+	m := startMember(t)
+	ctx, id := t.Context(), joinedWithHosts(t, m)
 	announce := func(from, raft, api string) (int, string) {
 		return m.askAs(t, id, from, transport.PathAnnounce,
 			store.Announcement{RaftAddress: raft, APIAddress: api, BinaryVersion: "v", MaxSchema: store.LatestSchema()})
 	}
-	renew := func(from string) (names, left []string) {
-		t.Helper()
-		var q certificateRequest
-		for _, csr := range []*[]byte{&q.HTTP, &q.Transport} {
-			key, err := certs.NewKey()
-			if err == nil {
-				*csr, err = certs.NewCSR(key, "x")
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		code, text := m.askAs(t, id, from, transport.PathCertificates, q)
-		var a certificateAnswer
-		if err := json.Unmarshal([]byte(text), &a); err != nil || code != 200 {
-			t.Fatalf("%d %s", code, text)
-		}
-		for _, leaf := range [][]byte{a.HTTP, a.Transport} {
-			chain, err := certs.ParseCerts(leaf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			names = append(names, chain[0].DNSNames...)
-			for _, ip := range chain[0].IPAddresses {
-				names = append(names, ip.String())
-			}
-		}
-		return names, a.LeftOut
-	}
+	renew := func(from string) (names, left []string) { return renewedNames(t, m, id, from) }
 	own := func(what string, want ...string) {
 		t.Helper()
 		names, left := renew("192.0.2.2")

@@ -170,44 +170,9 @@ func testEventsThroughKills(t *testing.T, c *cluster) {
 		stop()
 	}
 
-	// The audit table in the mirrors, once it stands still and all mirrors agree.
-	var want []string
-	eventually(t, formed, "all mirrors hold the same audit", func() error {
-		text := sqlite(t, c.members[0].db(), fmt.Sprintf(tellSQL, start))
-		for _, m := range c.members[1:] {
-			if other := sqlite(t, m.db(), fmt.Sprintf(tellSQL, start)); other != text {
-				return fmt.Errorf("%d and %d bytes", len(text), len(other))
-			}
-		}
-		want = strings.Split(text, "\n")
-		if rev := c.revision(t); !strings.HasPrefix(want[len(want)-1], fmt.Sprintf("%d|", rev)) {
-			return fmt.Errorf("the cluster is at revision %d, the mirrors at %s", rev, want[len(want)-1])
-		}
-		return nil
-	})
-	compare := func(who string, got func() []string) {
-		t.Helper()
-		var last []string
-		if err := within(10*time.Second, func() error {
-			if last = got(); len(last) < len(want) {
-				return fmt.Errorf("%d of %d events", len(last), len(want))
-			}
-			return nil
-		}); err != nil {
-			t.Errorf("%s: %v", who, err)
-		}
-		for i := range min(len(last), len(want)) {
-			if last[i] != want[i] {
-				t.Errorf("%s: event %d is %s, the audit has %s", who, i, last[i], want[i])
-				return
-			}
-		}
-		if len(last) > len(want) {
-			t.Errorf("%s: %d events too many, such as %s", who, len(last)-len(want), last[len(want)])
-		}
-	}
+	want := agreedAudit(t, c, start)
 	for i, s := range stories {
-		compare(fmt.Sprintf("the reader that began at node %d", i+1), s.lines)
+		compareStory(t, fmt.Sprintf("the reader that began at node %d", i+1), want, s.lines)
 	}
 	time.Sleep(100 * time.Millisecond) // whatever would be told twice
 	command.signal(syscall.SIGINT)
@@ -222,17 +187,54 @@ func testEventsThroughKills(t *testing.T, c *cluster) {
 		}
 		printed = append(printed, tell(e))
 	}
-	compare("muster watch", func() []string { return printed })
-	leaders := 0
-	for _, line := range want {
-		if strings.Contains(line, "|leader.elected|") {
-			leaders++
-		}
-	}
+	compareStory(t, "muster watch", want, func() []string { return printed })
+	leaders := strings.Count(strings.Join(want, "\n"), "|leader.elected|")
 	if leaders < 4 {
 		t.Errorf("%d changes of leader are in the story of 4 kills", leaders)
 	}
 	t.Logf("%d events, %d changes of leader", len(want), leaders)
+}
+
+// agreedAudit reads the audit table in the mirrors, once it stands still and all mirrors agree.
+func agreedAudit(t *testing.T, c *cluster, start uint64) (want []string) {
+	t.Helper()
+	eventually(t, formed, "all mirrors hold the same audit", func() error {
+		text := sqlite(t, c.members[0].db(), fmt.Sprintf(tellSQL, start))
+		for _, m := range c.members[1:] {
+			if other := sqlite(t, m.db(), fmt.Sprintf(tellSQL, start)); other != text {
+				return fmt.Errorf("%d and %d bytes", len(text), len(other))
+			}
+		}
+		want = strings.Split(text, "\n")
+		if rev := c.revision(t); !strings.HasPrefix(want[len(want)-1], fmt.Sprintf("%d|", rev)) {
+			return fmt.Errorf("the cluster is at revision %d, the mirrors at %s", rev, want[len(want)-1])
+		}
+		return nil
+	})
+	return want
+}
+
+// compareStory compares what a reader was told with the audit.
+func compareStory(t *testing.T, who string, want []string, got func() []string) {
+	t.Helper()
+	var last []string
+	if err := within(10*time.Second, func() error {
+		if last = got(); len(last) < len(want) {
+			return fmt.Errorf("%d of %d events", len(last), len(want))
+		}
+		return nil
+	}); err != nil {
+		t.Errorf("%s: %v", who, err)
+	}
+	for i := range min(len(last), len(want)) {
+		if last[i] != want[i] {
+			t.Errorf("%s: event %d is %s, the audit has %s", who, i, last[i], want[i])
+			return
+		}
+	}
+	if len(last) > len(want) {
+		t.Errorf("%s: %d events too many, such as %s", who, len(last)-len(want), last[len(want)])
+	}
 }
 
 // frame is one server-sent event.
