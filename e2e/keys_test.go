@@ -121,10 +121,16 @@ func testSameIdentity(t *testing.T, c *cluster) {
 	}
 	newMachine(t).refused(t, u, c.members[0], renewed.Token, 401, "Unauthorized: Join token already used (replay)")
 
+	joinedWhileLeaderDies(t, c, u)
+}
+
+// joinedWhileLeaderDies: a join that was committed before its leader died gives the same identity when it is repeated.
+func joinedWhileLeaderDies(t *testing.T, c *cluster, u *user) {
+	t.Helper()
 	leader := c.leader(t)
 	others := c.others(leader)
 	gone := newMachine(t)
-	token = u.create(t, others[0], `{}`)
+	token := u.create(t, others[0], `{}`)
 	g := openGate(t, fmt.Sprintf("127.0.0.1:%d", freePort()), leader.api)
 	g.shut.Store(true)
 	through := *leader

@@ -69,28 +69,7 @@ func TestRevokedOnEveryMember(t *testing.T) {
 	}
 	open.Wait()
 	await(t, "the queries wait", func(context.Context) bool {
-		n := 0
-		for _, dir := range g.dirs {
-			api, _ := ports(t, dir)
-			transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
-			r, err := http.NewRequestWithContext(ctx, "GET", "https://"+api+"/metrics", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := transport.RoundTrip(r)
-			if err != nil {
-				return false
-			}
-			text, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			for line := range strings.Lines(string(text)) {
-				waiting := 0
-				if _, err := fmt.Sscanf(line, "muster_http_blocking_queries %d", &waiting); err == nil {
-					n += waiting
-				}
-			}
-		}
-		return n >= 6
+		return blockingQueries(ctx, t, g.dirs) >= 6
 	})
 	if err := g.c.RevokeAPIToken(ctx, made.ID); err != nil {
 		t.Fatal(err)
@@ -100,4 +79,30 @@ func TestRevokedOnEveryMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	all.Wait()
+}
+
+// blockingQueries counts those that wait at the members, 0 when one of them does not answer.
+func blockingQueries(ctx context.Context, t *testing.T, dirs []string) (n int) {
+	t.Helper()
+	for _, dir := range dirs {
+		api, _ := ports(t, dir)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
+		r, err := http.NewRequestWithContext(ctx, "GET", "https://"+api+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(r)
+		if err != nil {
+			return 0
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		for line := range strings.Lines(string(text)) {
+			waiting := 0
+			if _, err := fmt.Sscanf(line, "muster_http_blocking_queries %d", &waiting); err == nil {
+				n += waiting
+			}
+		}
+	}
+	return n
 }

@@ -99,24 +99,27 @@ func TestDirect(t *testing.T) {
 				t.Errorf("a write when the other side has ended: %v", err)
 			}
 		})
-		t.Run(network+", closed", func(t *testing.T) {
-			a, b := streamPair(t, network)
-			defer b.Close()
-			read := make(chan error, 1)
-			go func() { _, err := a.Read(make([]byte, 1)); read <- err }()
-			a.Close()
-			if err := <-read; !errors.Is(err, net.ErrClosed) {
-				t.Errorf("a read of what is closed meanwhile: %v", err)
-			}
-			if _, err := a.Write([]byte{1}); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("a write to what is closed: %v", err)
-			}
-		})
+		t.Run(network+", closed", func(t *testing.T) { directClosed(t, network) })
 	}
 	client, server := net.Pipe()
 	defer client.Close()
 	defer server.Close()
 	if Direct(client) != client {
 		t.Error("what is no socket is not left as it is")
+	}
+}
+
+// directClosed: a read ends when its connection is closed, and a write is refused.
+func directClosed(t *testing.T, network string) {
+	a, b := streamPair(t, network)
+	defer b.Close()
+	read := make(chan error, 1)
+	go func() { _, err := a.Read(make([]byte, 1)); read <- err }()
+	a.Close()
+	if err := <-read; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a read of what is closed meanwhile: %v", err)
+	}
+	if _, err := a.Write([]byte{1}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a write to what is closed: %v", err)
 	}
 }
