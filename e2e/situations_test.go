@@ -57,29 +57,51 @@ func harmlessRequests(t *testing.T) (list []harmlessRequest) {
 	return list
 }
 
-// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope,
-// and says whether something may have happened and when to try again.
-func (u *user) askAll(t *testing.T, m *member, situation string, list []harmlessRequest) {
-	t.Helper()
+// sendAll sends all requests at once; the answers come when they are there.
+func (u *user) sendAll(m *member, list []harmlessRequest) <-chan []answer {
 	answers := make([]answer, len(list))
 	var all sync.WaitGroup
 	for i, r := range list {
 		all.Go(func() { answers[i] = u.do(m, r.method, r.target, r.body) })
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); all.Wait() }()
+	done := make(chan []answer, 1)
+	go func() { all.Wait(); done <- answers }()
+	return done
+}
+
+// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope, and says
+// whether something may have happened and when to try again.
+func (u *user) askAll(t *testing.T, m *member, situation string, list []harmlessRequest) {
+	t.Helper()
+	answers := awaitAll(t, situation, u.sendAll(m, list))
+	for i, a := range answers {
+		if a.err != nil {
+			t.Errorf("%s: %s %s: %v", situation, list[i].method, list[i].target, a.err)
+		}
+	}
+	judgeAll(t, situation, list, answers)
+}
+
+func awaitAll(t *testing.T, situation string, done <-chan []answer) []answer {
+	t.Helper()
 	select {
-	case <-done:
+	case answers := <-done:
+		return answers
 	case <-time.After(2 * formed):
 		t.Fatalf("%s: not everything is answered", situation)
+		return nil
 	}
+}
+
+// judgeAll checks the answers that came.
+func judgeAll(t *testing.T, situation string, list []harmlessRequest, answers []answer) {
+	t.Helper()
 	for i, r := range list {
 		a := answers[i]
-		what := fmt.Sprintf("%s: %s %s: %d %.200s", situation, r.method, r.target, a.status, a.body)
 		if a.err != nil {
-			t.Errorf("%s: %s %s: %v", situation, r.method, r.target, a.err)
 			continue
 		}
+		what := fmt.Sprintf("%s: %s %s: %d %.200s", situation, r.method, r.target, a.status, a.body)
 		unknown := a.header.Get("X-Muster-Outcome") == "unknown"
 		keyed := strings.HasPrefix(r.path, "/_security/enroll/") // a GET that makes something new
 		// What the original answers with 500, and a health that is one.
@@ -129,4 +151,50 @@ func TestEverySituation(t *testing.T) {
 	asked.awaitReady(t)
 	u.askAll(t, asked, "it has started without a majority", list)
 	c.members[2].carryOn()
+}
+
+// TestRemovedSituation walks over all documented operations on a member that has been removed while it hung, be it the leader of
+// that time, and that learns of it while it answers. It ends as removed members do, and nothing is carried out for it.
+func TestRemovedSituation(t *testing.T) {
+	t.Parallel()
+	list := harmlessRequests(t)
+	for what, leads := range map[string]bool{"a follower has been removed": false, "the leader has been removed": true} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3)
+			u := c.admin(t)
+			left, gone := c.members[0], c.members[2]
+			if leads {
+				u.lead(t, gone)
+			} else {
+				u.lead(t, left)
+			}
+			gone.pause()
+			t.Cleanup(gone.carryOn)
+			if a := u.patiently(left, "DELETE", memberURL(gone.n, "")+"?force=true", ""); a.status != 200 {
+				t.Fatalf("removal: %v", a)
+			}
+			removal := left.status(t).Revision
+			sent := u.sendAll(gone, list) // they wait for its process
+			gone.carryOn()
+			answers := awaitAll(t, what, sent)
+			judgeAll(t, what, list, answers)
+			answered := 0
+			for i, a := range answers {
+				if a.err != nil {
+					continue // it has ended
+				}
+				answered++
+				reads := list[i].method == http.MethodGet || list[i].method == http.MethodHead || list[i].path == "/api/v1/sql"
+				if a.status < 300 && !reads {
+					t.Errorf("%s %s: %d %.200s", list[i].method, list[i].target, a.status, a.body)
+				}
+			}
+			t.Logf("%d of %d requests were answered", answered, len(list))
+			gone.awaitExpelled(t)
+			c.members = c.others(gone)
+			c.awaitVoters(t)
+			left.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM audit WHERE node_id = %d AND revision > %d", gone.n, removal), "0")
+		})
+	}
 }
