@@ -74,6 +74,9 @@ func newRecoverPlanCommand(env *environment) *cobra.Command {
 				env.say("if no other survivor has a newer log: muster recover apply --data %s "+
 					"--survivor NODE:TERM:INDEX (for each other one)", env.data)
 				env.say("to give it to the survivor that has: --survivor %d:%d:%d", p.NodeID, p.Last.Term, p.Last.Index)
+				if err := p.CheckSchema(); err != nil {
+					env.say("no recovery is possible here: %v", err)
+				}
 				for _, m := range p.Members {
 					if m.Answers {
 						env.say("no recovery is possible here: %v",
@@ -118,6 +121,9 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 					return env.explainRunning(err)
 				}
 				env.showRecovery(p, p.Voters(others))
+				for _, text := range p.Behind(others) {
+					env.say("%s", text)
+				}
 				if r.dryRun {
 					return env.done("this was a dry run: nothing was changed")
 				}
@@ -218,7 +224,8 @@ func otherSurvivors(cmd *cobra.Command, p *datadir.RecoveryPlan, texts, files []
 			return nil, fmt.Errorf("%s is of cluster %s and this is a member of cluster %s", name, other.ClusterID,
 				p.ClusterID)
 		}
-		list = append(list, datadir.Survivor{NodeID: other.NodeID, Last: other.Last})
+		list = append(list, datadir.Survivor{NodeID: other.NodeID, Last: other.Last, Schema: other.Schema,
+			Known: other.Known})
 	}
 	return list, nil
 }

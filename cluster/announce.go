@@ -27,7 +27,6 @@ type announcer struct {
 	notice     atomic.Pointer[string]
 	alone      struct{ since, said time.Time } // no member has answered since, and the last log line about that
 	unheard    atomic.Pointer[string]          // the leader's last refusal of this member's announcement
-	twin       chan error                      // receives the *TwinError that ends this member
 	troubles   troubles
 }
 
@@ -265,11 +264,7 @@ func (an *announcer) sendAnnouncement(ctx context.Context, id uint64, a announce
 	var twin *TwinError
 	switch {
 	case errors.As(err, &twin):
-		_ = an.Dir.NoteTwin(true, twin.Older, twin.Address)
-		select {
-		case an.twin <- twin:
-		default:
-		}
+		an.twins.end(twin)
 	case transport.LeftOut(err) && !an.leavesOut(ctx, id):
 		an.strays.end(fmt.Errorf("node %d runs and refuses this member: %w", id, store.ErrLeftOut))
 	case err != nil && ctx.Err() == nil:

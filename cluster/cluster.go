@@ -97,8 +97,8 @@ type Cluster struct {
 func Start(cfg Config) *Cluster {
 	m := &member{Config: cfg, log: cfg.Logger, settings: Settings{cfg.Store}, kick: make(chan struct{}, 1)}
 	c := &Cluster{member: m, view: newView(m)}
-	c.keeper = newKeeper(m, c.view)
-	c.twins = &twins{member: m, last: map[uint64]string{}}
+	c.twins = newTwins(m)
+	c.keeper = newKeeper(m, c.view, c.twins.kept)
 	c.membership = &membership{member: m, twins: c.twins, gone: make(chan struct{})}
 	c.gate = &gate{m}
 	c.issuer = &issuer{m}
@@ -108,7 +108,6 @@ func Start(cfg Config) *Cluster {
 		membership: c.membership,
 		twins:      c.twins,
 		issuer:     c.issuer,
-		twin:       make(chan error, 1),
 	}
 	c.renewal = &renewal{member: m, issuer: c.issuer, announcer: c.announcer, due: make(chan struct{}, 1)}
 	c.owner = &owner{member: m, archives: make(chan struct{}, 1)}
@@ -255,7 +254,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 }
 
 // Twin receives a *TwinError when this process must end because another one has its identity.
-func (c *Cluster) Twin() <-chan error { return c.announcer.twin }
+func (c *Cluster) Twin() <-chan error { return c.twins.twin }
 
 // Removed is closed when this member has been removed from the cluster.
 func (c *Cluster) Removed() <-chan struct{} { return c.membership.gone }

@@ -189,12 +189,14 @@ type keeper struct {
 	*view
 	storage   *storage
 	disk      atomic.Pointer[datadir.Disk]
+	traces    func() string             // what is stored with a test write of what the others have stored
 	stepping  atomic.Bool               // leadership is being handed over because this member cannot write
 	stalledAt atomic.Pointer[time.Time] // when a leader last reported that this replica does not advance; nil: it does
 }
 
-func newKeeper(m *member, vw *view) *keeper {
-	k := &keeper{member: m, view: vw, storage: newStorage(time.Now())}
+func newKeeper(m *member, vw *view, traces func() string) *keeper {
+	k := &keeper{member: m, view: vw, storage: newStorage(time.Now()), traces: traces}
+	k.storage.wrote(m.Incarnation.Begun)
 	k.disk.Store(&datadir.Disk{})
 	k.look()
 	return k
@@ -208,7 +210,7 @@ func (k *keeper) Storing() Storing { return k.storage.verdict() }
 func (k *keeper) useDisk(ctx context.Context) {
 	dir := k.Store.Dir()
 	var at ground
-	number := k.Incarnation.Stored
+	tries, number := 0, max(k.Incarnation.Stored, k.Incarnation.Begun)
 	for next := time.Now(); ; {
 		if ctx.Err() != nil {
 			return
@@ -219,10 +221,10 @@ func (k *keeper) useDisk(ctx context.Context) {
 		}
 		if began := time.Now(); !began.Before(next) && ctx.Err() == nil {
 			err := at.check(dir)
-			if err == nil {
-				err = k.try(dir, number+1)
+			number = nextTrial(number, began)
+			if tries++; err == nil {
+				err = k.try(dir, number, tries%roomEvery == 0)
 			}
-			number++
 			k.storage.tried(began, time.Now(), err)
 			next = began.Add(storeEvery)
 		}
@@ -234,15 +236,47 @@ func (k *keeper) useDisk(ctx context.Context) {
 	}
 }
 
-func (k *keeper) try(dir string, number uint64) error {
-	wrote, err := tryDisk(dir, number)
+func (k *keeper) try(dir string, number uint64, room bool) error {
+	wrote, err := tryDisk(dir, number, k.traces())
 	if wrote {
 		k.storage.wrote(number)
 	}
-	if err == nil && (number%roomEvery == 0 || k.Storing().Fault == faultFull) {
+	if err == nil && (room || k.Storing().Fault == faultFull) {
 		err = tryRoom(dir)
 	}
 	return err
+}
+
+// Begin makes the first test write of a process, before its Raft server starts: a copy of the directory from before
+// that is known as an older one, however short this process runs. It blocks as long as the disk does.
+func (i *Incarnation) Begin(d *datadir.Dir) {
+	number, traces := readTrial(d.Path)
+	number = nextTrial(max(number, i.Stored), time.Now())
+	if wrote, err := tryDisk(d.Path, number, traces); wrote && err == nil { // else the keeper says what is wrong
+		i.Begun = number
+	}
+}
+
+// lastTrial makes the last test write of a process that ends in order, and returns its number; 0: it cannot be written.
+// It waits for the disk until ctx ends.
+func (k *keeper) lastTrial(ctx context.Context) uint64 {
+	if !k.Storing().OK {
+		return 0
+	}
+	done := make(chan uint64, 1)
+	go func() {
+		number := nextTrial(k.storage.stored(), time.Now())
+		if wrote, err := tryDisk(k.Store.Dir(), number, k.traces()); !wrote || err != nil {
+			number = 0
+		}
+		done <- number
+	}()
+	select {
+	case number := <-done:
+		return number
+	case <-ctx.Done():
+		return 0
+	}
 }
 
 // run judges the disk by the results of useDisk, logs changes, and hands leadership over while this member cannot

@@ -127,7 +127,7 @@ func TestInodesHysteresis(t *testing.T) {
 // TestTryDisk: the file lies beside the Raft log and is written again and again; without a log nothing is done.
 func TestTryDisk(t *testing.T) {
 	dir := t.TempDir()
-	if wrote, err := tryDisk(dir, 1); err != nil || wrote {
+	if wrote, err := tryDisk(dir, 1, ""); err != nil || wrote {
 		t.Fatal(wrote, err)
 	}
 	if list, _ := os.ReadDir(dir); len(list) != 0 {
@@ -136,12 +136,13 @@ func TestTryDisk(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, datadir.RaftDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n := readTrace(dir); n != 0 {
+	if n, _ := readTrial(dir); n != 0 {
 		t.Errorf("without a file the number is %d", n)
 	}
 	for n := range uint64(3) {
-		if wrote, err := tryDisk(dir, n+7); err != nil || !wrote || readTrace(dir) != n+7 {
-			t.Fatal(wrote, err, readTrace(dir))
+		wrote, err := tryDisk(dir, n+7, "")
+		if got, _ := readTrial(dir); err != nil || !wrote || got != n+7 {
+			t.Fatal(wrote, err, got)
 		}
 	}
 	if info, err := os.Stat(filepath.Join(dir, datadir.RaftDir, store.TrialFile)); err != nil ||
@@ -239,7 +240,7 @@ func BenchmarkTryDisk(b *testing.B) {
 	var before, after syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
 	for b.Loop() {
-		if _, err := tryDisk(dir, 1); err != nil {
+		if _, err := tryDisk(dir, 1, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

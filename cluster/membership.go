@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -274,11 +276,17 @@ const (
 func (c *Cluster) Goodbye() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWithin)
 	defer cancel()
+	last := c.Incarnation
+	last.Begun = c.lastTrial(ctx)
+	body, err := json.Marshal(last)
+	if err != nil {
+		return
+	}
 	for ctx.Err() == nil {
 		turned := c.Store.Leadership()
 		leader := c.Store.LeaderID()
-		if leader == c.Store.NodeID() ||
-			leader != 0 && c.Transport.Call(ctx, http.MethodPost, leader, pathGoodbye, http.NoBody, nil) == nil {
+		if leader == c.Store.NodeID() || leader != 0 &&
+			c.Transport.Call(ctx, http.MethodPost, leader, pathGoodbye, bytes.NewReader(body), nil) == nil {
 			return
 		}
 		select {
@@ -292,5 +300,9 @@ func (c *Cluster) Goodbye() {
 // serveGoodbye receives another member's goodbye.
 func (an *announcer) serveGoodbye(w http.ResponseWriter, r *http.Request) {
 	id := transport.MemberID(r.Context()) // a member can only announce its own end
+	var last Incarnation
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&last); err == nil { // older ones say nothing
+		an.twins.traces.saw(id, last.ID, last.Begun)
+	}
 	an.answer(w, id, an.Store.Members.SayGoodbye(r.Context(), store.Actor{Name: transport.HostOf(id), NodeID: id}, id))
 }

@@ -244,7 +244,7 @@ func (c *Cluster) hear(q url.Values) {
 	}
 	trust, _ := strconv.ParseUint(q.Get("trust"), 10, 64)
 	c.renewal.expect(trust, q.Get("key"))
-	c.twins.traces.hear(c.Store.NodeID(), q.Get("traces"))
+	c.twins.heard(q.Get("traces"))
 }
 
 func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
@@ -253,7 +253,7 @@ func (c *Cluster) probe(ctx context.Context, id uint64) (r Report, err error) {
 		c.renewal.expect(trust, key)
 		return c.report(), nil
 	}
-	traces := c.twins.traces.tell(c.Store.NodeID(), c.Incarnation, c.storage.stored())
+	traces := c.twins.traces.tell(c.Store.NodeID(), c.Incarnation, c.storage.stored(), c.Store.Servers())
 	err = c.Transport.Call(ctx, http.MethodGet, id, probePath(trust, key, (*c.stalled.Load())[id], traces), nil, &r)
 	if err == nil && !c.twins.traces.outdates(hello{Incarnation: r.Incarnation, NodeID: id}) {
 		c.twins.traces.saw(id, r.ID, r.Written)

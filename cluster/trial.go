@@ -81,9 +81,9 @@ func (g *ground) check(dir string) error {
 	return nil
 }
 
-// tryDisk writes a small file with a number beside the Raft log, syncs it and reads it back. It reports whether it has
-// done so: there may be no Raft log yet. It blocks as long as the disk does.
-func tryDisk(dir string, number uint64) (bool, error) {
+// tryDisk writes a small file with a number and traces beside the Raft log, syncs it and reads it back. It reports
+// whether it has done so: there may be no Raft log yet. It blocks as long as the disk does.
+func tryDisk(dir string, number uint64, traces string) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, datadir.RaftDir, store.TrialFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // there is no Raft log yet
@@ -96,7 +96,7 @@ func tryDisk(dir string, number uint64) (bool, error) {
 	for i := 0; i < trialSize; i += 8 {
 		binary.LittleEndian.PutUint64(block[i:], rand.Uint64())
 	}
-	putTrace(block[:], number)
+	putTrial(block[:], number, traces)
 	if _, err := f.WriteAt(block[:], 0); err != nil {
 		return false, err
 	}

@@ -4,17 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,14 +34,18 @@ type Incarnation struct {
 	ID        string    `json:"incarnation,omitempty"`
 	StartedAt time.Time `json:"startedAt,omitzero"`
 	Stored    uint64    `json:"stored,omitempty"` // number of the last test write in the data directory at the start
+	Begun     uint64    `json:"begun,omitempty"`  // number of the first test write of this process; 0: not written yet
 }
 
 // NewIncarnation returns the incarnation of this process with a data directory, before anything is written there.
-func NewIncarnation(dir string) Incarnation {
+func NewIncarnation(d *datadir.Dir) Incarnation {
 	id := make([]byte, 12)
 	_, _ = rand.Read(id) // never fails
-	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond),
-		Stored: readTrace(dir)}
+	stored, _ := readTrial(d.Path)
+	if older := d.RefusedAsOlder(); older > 0 {
+		stored = min(stored, older) // what it has written since does not make it newer
+	}
+	return Incarnation{ID: hex.EncodeToString(id), StartedAt: time.Now().UTC().Truncate(time.Millisecond), Stored: stored}
 }
 
 // hello is a member's first message after its start.
@@ -53,7 +53,8 @@ type hello struct {
 	Incarnation
 	NodeID      uint64          `json:"nodeId,omitempty"`
 	RaftAddress string          `json:"raftAddress"`
-	Places      []datadir.Place `json:"peers,omitempty"` // in the answer: addresses of members
+	Places      []datadir.Place `json:"peers,omitempty"`  // in the answer: addresses of members
+	Traces      string          `json:"traces,omitempty"` // as in a probe: what this member's directory knows of the others
 }
 
 // TwinError means that another process has this member's identity, or had it with a newer data directory.
@@ -68,7 +69,8 @@ func (e *TwinError) Error() string {
 	if e.Older {
 		return fmt.Sprintf("this data directory is an older copy of that of node %d: it has forgotten what the member has "+
 			"confirmed and for whom it has voted since. Start the member with its newest directory; if that is lost, run "+
-			"\"muster member remove %d --force\" on another member, and join with an empty directory", e.NodeID, e.NodeID)
+			"\"muster member remove %d --force\" on another member, and join with an empty directory. If all members were set "+
+			"back and none leads, recover the cluster (docs/recovery.md)", e.NodeID, e.NodeID)
 	}
 	since := ""
 	if !e.Started.IsZero() {
@@ -87,7 +89,8 @@ func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, 
 	self Incarnation, before ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloLimit)
 	defer cancel()
-	body, err := json.Marshal(hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress})
+	_, traces := readTrial(d.Path)
+	body, err := json.Marshal(hello{Incarnation: self, NodeID: n.NodeID, RaftAddress: n.RaftAddress, Traces: traces})
 	if err != nil {
 		return err
 	}
@@ -112,7 +115,7 @@ func Introduce(ctx context.Context, t *transport.Transport, book *datadir.Book, 
 			return t.CallAt(ctx, http.MethodPost, n.NodeID, address, pathHello, bytes.NewReader(body), out)
 		})
 	}
-	return hear(ctx, answers, book, d)
+	return hear(ctx, answers, book, d, self.Stored)
 }
 
 // greeting is the answer of a member to this one's start.
@@ -122,15 +125,15 @@ type greeting struct {
 }
 
 // hear takes the answers, at most as many as fit into the channel, until helloLinger after the first good one or until
-// ctx ends.
-func hear(ctx context.Context, answers <-chan greeting, book *datadir.Book, d *datadir.Dir) error {
+// ctx ends. stored is the number of the last test write in the directory.
+func hear(ctx context.Context, answers <-chan greeting, book *datadir.Book, d *datadir.Dir, stored uint64) error {
 	var linger <-chan time.Time
 	for asked := cap(answers); asked > 0; asked-- {
 		select {
 		case r := <-answers:
 			var twin *TwinError
 			if errors.As(r.err, &twin) {
-				_ = d.NoteTwin(true, twin.Older, twin.Address)
+				_ = d.NoteRefused(twin.Address, twin.Older, stored)
 				return twin
 			}
 			if transport.LeftOut(r.err) {
@@ -168,8 +171,38 @@ type twins struct {
 	*member
 	mu   sync.Mutex
 	last map[uint64]string // accepted incarnation of each member
+	twin chan error        // receives the *TwinError that ends this member
 
 	traces traces
+}
+
+func newTwins(m *member) *twins {
+	tw := &twins{member: m, last: map[uint64]string{}, twin: make(chan error, 1)}
+	_, text := readTrial(m.Store.Dir())
+	tw.traces.load(m.Store.NodeID(), text)
+	return tw
+}
+
+// kept returns what this member's directory keeps of the others' traces.
+func (tw *twins) kept() string {
+	return tw.traces.list(tw.Store.NodeID(), traceKept, tw.Store.Servers())
+}
+
+// end ends this member because of what another one has said.
+func (tw *twins) end(twin *TwinError) {
+	_ = tw.Dir.NoteRefused(twin.Address, twin.Older, tw.Incarnation.Stored)
+	select {
+	case tw.twin <- twin:
+	default:
+	}
+}
+
+// heard records the traces that another member tells, and ends this member if its directory is older than the one that
+// the other knows: it was started while nobody ran who did.
+func (tw *twins) heard(text string) {
+	if tw.traces.hear(tw.Store.NodeID(), tw.Incarnation, text) {
+		tw.end(&TwinError{NodeID: tw.Store.NodeID(), Address: tw.Self.RaftAddress, Older: true})
+	}
 }
 
 // serveHello answers a starting member.
@@ -185,6 +218,7 @@ func (tw *twins) serveHello(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	tw.Book.Met(h.NodeID, h.RaftAddress)
+	tw.heard(h.Traces)
 	out := hello{Incarnation: tw.Incarnation, RaftAddress: tw.Self.RaftAddress, Places: []datadir.Place{}}
 	for _, id := range tw.knownMembers(r.Context()) {
 		if list := tw.Book.Candidates(id); id != h.NodeID && len(list) > 0 && len(out.Places) < helloMost {
@@ -229,6 +263,7 @@ func (tw *twins) twinOf(ctx context.Context, h hello, starting bool) *TwinError 
 			"machine join with an empty directory", "node", h.NodeID, "at", h.RaftAddress)
 		return &TwinError{NodeID: h.NodeID, Address: h.RaftAddress, Older: true}
 	}
+	tw.traces.saw(h.NodeID, h.ID, h.Begun)
 	tw.mu.Lock()
 	tw.last[h.NodeID] = h.ID
 	tw.mu.Unlock()
@@ -278,116 +313,7 @@ func (tw *twins) refused(at string) {
 	tw.log.Warn("a second process with this member's identity was refused: a copy of this data directory was started; "+
 		"delete the copy",
 		"at", at)
-	if err := tw.Dir.NoteTwin(false, false, at); err != nil {
+	if err := tw.Dir.NoteTwin(at); err != nil {
 		tw.log.Warn("the second process could not be recorded", "err", err)
 	}
-}
-
-// A member whose data directory is replaced by an older copy has forgotten entries that it confirmed and votes that it
-// gave. So each test write of its disk has a number, the others keep the last number, and a start with a lower one is
-// rejected.
-
-const (
-	traceSilent = 3 * probeEvery  // without an answer for this long the leader tells the others of a member
-	traceNews   = 10 * probeEvery // for this long after its start it tells of a member, too
-	traceMost   = 16              // traces in one probe
-)
-
-// trace is the number of the last known test write of one run of a member.
-type trace struct {
-	incarnation string
-	stored      uint64
-	at, since   time.Time // when it was last heard of, and when this run was first
-}
-
-// traces remembers the newest trace of each member. It is empty after a start.
-type traces struct {
-	mu sync.Mutex
-	of map[uint64]trace
-}
-
-// saw records the report of a member. Zero is the report of an older version.
-func (x *traces) saw(id uint64, incarnation string, stored uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now, last := time.Now(), x.of[id]
-	if last.incarnation != incarnation {
-		last = trace{incarnation: incarnation, since: now}
-	}
-	if stored == 0 || last.stored > stored {
-		return
-	}
-	last.stored, last.at = stored, now
-	if x.of == nil {
-		x.of = map[uint64]trace{}
-	}
-	x.of[id] = last
-}
-
-// outdates reports whether a member that starts with h has stored more in an earlier run than its directory has. It
-// accepts a directory without a number.
-func (x *traces) outdates(h hello) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	last, known := x.of[h.NodeID]
-	return known && last.incarnation != h.ID && h.Stored > 0 && h.Stored < last.stored
-}
-
-// tell lists, for a probe, this member's own trace, and those of members that have been silent for a while or have just
-// started: their numbers may have begun anew.
-func (x *traces) tell(own uint64, self Incarnation, stored uint64) string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	list := []string{fmt.Sprintf("%d:%s:%d", own, self.ID, stored)}
-	for id, t := range x.of {
-		news := time.Since(t.at) > traceSilent || time.Since(t.since) < traceNews
-		if len(list) < traceMost && id != own && news {
-			list = append(list, fmt.Sprintf("%d:%s:%d", id, t.incarnation, t.stored))
-		}
-	}
-	return strings.Join(list, ",")
-}
-
-// hear records the traces of a probe, except this member's own.
-func (x *traces) hear(own uint64, text string) {
-	for i, part := range strings.Split(text, ",") {
-		fields := strings.Split(part, ":")
-		var id, stored uint64
-		if i >= traceMost || len(fields) != 3 || len(fields[1]) > 64 {
-			continue
-		}
-		if n, _ := fmt.Sscan(fields[0]+" "+fields[2], &id, &stored); n == 2 && id != own {
-			x.saw(id, fields[1], stored)
-		}
-	}
-}
-
-func (x *traces) forget(id uint64) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.of, id)
-}
-
-// putTrace writes the number of a test write into its block.
-func putTrace(block []byte, stored uint64) {
-	binary.LittleEndian.PutUint64(block, stored)
-	binary.LittleEndian.PutUint64(block[8:], ^stored)
-}
-
-// readTrace returns the number of the last test write in a data directory, or 0 when that is not known.
-func readTrace(dir string) uint64 {
-	f, err := os.Open(filepath.Join(dir, datadir.RaftDir, store.TrialFile))
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	var block [16]byte
-	if _, err := f.ReadAt(block[:], 0); err != nil {
-		return 0
-	}
-	stored := binary.LittleEndian.Uint64(block[:])
-	if binary.LittleEndian.Uint64(block[8:]) != ^stored {
-		return 0
-	}
-	return stored
 }

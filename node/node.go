@@ -110,11 +110,12 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err := n.Reload(); err != nil {
 		return err
 	}
-	self := cluster.NewIncarnation(n.dir.Path)
+	self := cluster.NewIncarnation(n.dir)
 	if founding == nil {
 		if err := n.introduce(ctx, self); err != nil {
 			return err
 		}
+		self.Begin(n.dir)
 	}
 	if err := n.openStore(identity, founding); err != nil {
 		return err

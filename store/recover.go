@@ -68,6 +68,16 @@ func MirrorCertKey(path string, nodeID uint64) (key string, err error) {
 	return key, err
 }
 
+// MirrorSchema returns the schema version of the mirror of a stopped member.
+func MirrorSchema(path string) (int64, error) {
+	o, err := openFile(path)
+	if err != nil {
+		return 0, err
+	}
+	defer o.Close()
+	return viewOf(o).SchemaVersion()
+}
+
 // CheckMirror checks the integrity of a member's mirror, including the rules of its schema, and returns the schema's
 // version.
 func CheckMirror(path string) (schema int64, err error) {

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"muster/internal/sumtar"
+	"muster/store"
 )
 
 // dqliteLock belongs to a running process, not to the state.
@@ -74,6 +75,9 @@ func WriteBundle(d *Dir, r *Recovery, w io.Writer) error {
 		return err
 	}
 	for _, name := range names {
+		if name == store.TrialFile { // it tells of this machine alone
+			continue
+		}
 		f, err := os.Open(filepath.Join(d.file(RaftDir), name))
 		if err != nil {
 			return err

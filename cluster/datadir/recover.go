@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,9 @@ type RecoveryMember struct {
 	// answered.
 	Answers bool   `json:"answers"`
 	Said    string `json:"said,omitempty"` // its answer
+
+	Version   string `json:"version,omitempty"`   // of its muster, as it last announced it
+	MaxSchema int64  `json:"maxSchema,omitempty"` // the newest schema which that one knows; 0: unknown
 }
 
 // RecoveryPlan is the state of a stopped survivor.
@@ -45,6 +49,8 @@ type RecoveryPlan struct {
 	Name      string           `json:"name"`
 	Last      store.Entry      `json:"last"`     // of its Raft log
 	Revision  uint64           `json:"revision"` // of its mirror
+	Schema    int64            `json:"schema"`   // of its mirror; 0: unknown
+	Known     int64            `json:"known"`    // the newest schema which the muster knows that has made the plan
 	Members   []RecoveryMember `json:"members"`
 	Applied   *Recovery        `json:"applied,omitempty"` // a recovery since the last start
 
@@ -60,6 +66,7 @@ type Recovery struct {
 	Before    store.Entry `json:"before"` // end of the template's log
 	After     store.Entry `json:"after"`  // with the forced configuration; zero until that is written
 	At        time.Time   `json:"at"`
+	Schema    int64       `json:"schema,omitempty"` // of the newest mirror among the survivors, as far as known
 }
 
 // PlanRecovery reads the state of a member that does not run, and checks whether other Raft servers run, at their known
@@ -72,7 +79,7 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	if n == nil {
 		return nil, fmt.Errorf("%s is not the data directory of a member", d.Path)
 	}
-	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name, given: given}
+	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name, Known: store.LatestSchema(), given: given}
 	if err := d.CheckRemoved(n); err != nil {
 		return nil, err
 	}
@@ -90,6 +97,9 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 		}
 	}
 	p.Revision = c.Revision
+	if p.Schema, err = store.MirrorSchema(d.file(MirrorFile)); err != nil {
+		p.Schema = 0
+	}
 	if p.Last, err = store.LastEntry(d.file(RaftDir)); err != nil {
 		return nil, err
 	}
@@ -101,6 +111,8 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 			Role:        m.Role,
 			RaftAddress: m.RaftAddress,
 			APIAddress:  m.APIAddress,
+			Version:     m.BinaryVersion,
+			MaxSchema:   m.MaxSchema,
 		})
 	}
 	if err := p.Ask(ctx, d, n); err != nil {
@@ -111,12 +123,63 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 
 // Survivor is the state of another survivor, from its plan.
 type Survivor struct {
-	NodeID uint64
-	Last   store.Entry
+	NodeID        uint64
+	Last          store.Entry
+	Schema, Known int64 // see RecoveryPlan; 0: unknown
 }
 
-// Check returns, as one sentence, why the recovery must not be applied here.
+// schema returns the newest schema that a survivor knows of. The log of this one may have more than its mirror.
+func (p *RecoveryPlan) schema(others []Survivor) int64 {
+	newest := p.Schema
+	for _, o := range others {
+		newest = max(newest, o.Schema)
+	}
+	return newest
+}
+
+// CheckSchema returns why this muster must not be used for the recovery: it does not know the schema of the database, so
+// the recovered cluster would have no member that can lead.
+func (p *RecoveryPlan) CheckSchema(others ...Survivor) error { return p.checkSchema(p.schema(others)) }
+
+func (p *RecoveryPlan) checkSchema(schema int64) error {
+	if schema <= store.LatestSchema() {
+		return nil
+	}
+	newer := ""
+	for _, m := range p.Members {
+		if m.MaxSchema >= schema && m.Version != "" {
+			newer = fmt.Sprintf(" (node %d ran %s)", m.NodeID, m.Version)
+			break
+		}
+	}
+	return fmt.Errorf("the database has schema %d and this muster knows %d: a member with this one could not lead. "+
+		"Recover and start the survivors with the newer muster%s", schema, store.LatestSchema(), newer)
+}
+
+// Behind lists, as sentences, the survivors whose muster does not know the schema of the database.
+func (p *RecoveryPlan) Behind(others []Survivor) (list []string) {
+	schema := p.schema(others)
+	for _, o := range others {
+		knows := o.Known
+		for _, m := range p.Members {
+			if m.NodeID == o.NodeID && knows == 0 {
+				knows = m.MaxSchema
+			}
+		}
+		if knows > 0 && knows < schema {
+			list = append(list, fmt.Sprintf("the muster of node %d knows schema %d and the database has %d: it follows, and "+
+				"leads once it has a newer one", o.NodeID, knows, schema))
+		}
+	}
+	return list
+}
+
+// Check returns, as one sentence, why the recovery must not be applied here. Which log is the newest does not depend on
+// schemas: terms and indices say it.
 func (p *RecoveryPlan) Check(others []Survivor) error {
+	if err := p.CheckSchema(others...); err != nil {
+		return err
+	}
 	known := map[uint64]*RecoveryMember{}
 	for i := range p.Members {
 		known[p.Members[i].NodeID] = &p.Members[i]
@@ -183,8 +246,12 @@ func ApplyRecovery(d *Dir, p *RecoveryPlan, others []Survivor, now time.Time) (*
 		Voters:    voters,
 		Before:    p.Last,
 		At:        now.UTC().Truncate(time.Second),
+		Schema:    p.schema(others),
 	}
 	if err := copyDir(d.file(RaftDir), d.file(keptName(now))); err != nil {
+		return nil, err
+	}
+	if err := d.forgetTwin(); err != nil {
 		return nil, err
 	}
 	if err := d.saveRecovery(r); err != nil {
@@ -218,6 +285,8 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	switch {
 	case r.ClusterID != p.ClusterID:
 		return nil, fmt.Errorf("the bundle is of cluster %s and this is a member of cluster %s", r.ClusterID, p.ClusterID)
+	case p.checkSchema(max(r.Schema, p.Schema)) != nil:
+		return nil, p.checkSchema(max(r.Schema, p.Schema))
 	case r.Template == p.NodeID:
 		return nil, fmt.Errorf("the bundle was made here, on node %d: just start this member", p.NodeID)
 	case !slices.Contains(r.Voters, p.NodeID):
@@ -237,6 +306,13 @@ func AdoptRecovery(d *Dir, p *RecoveryPlan, bundle string, now time.Time) (*Reco
 	}
 	if err := store.CheckRecoverable(fresh, p.NodeID); err != nil {
 		return nil, fmt.Errorf("the bundle cannot be used: %w", err)
+	}
+	// The number of a test write tells the others how new a directory is, and an older version packed its own.
+	if err := os.Remove(filepath.Join(fresh, store.TrialFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, dirError(d.Path, err)
+	}
+	if err := d.forgetTwin(); err != nil {
+		return nil, err
 	}
 	if err := os.Rename(d.file(RaftDir), d.file(keptName(now))); err != nil {
 		return nil, dirError(d.Path, err)

@@ -20,11 +20,37 @@ type twinRecord struct {
 	Refused bool      `json:"refused"`         // the process of this directory was refused
 	Older   bool      `json:"older,omitempty"` // it was refused as an older copy; there is no other process
 	Address string    `json:"address"`         // of the other process
+
+	// Stored is the number of the last test write with which an older copy began. It stays an older copy, although a
+	// process that was refused late has written since.
+	Stored uint64 `json:"stored,omitempty"`
 }
 
-// NoteTwin writes the record.
-func (d *Dir) NoteTwin(refused, older bool, address string) error {
-	data, err := json.Marshal(twinRecord{time.Now().UTC().Truncate(time.Second), refused, older, address})
+// NoteTwin records that a second process, at address, was refused.
+func (d *Dir) NoteTwin(address string) error { return d.noteTwin(twinRecord{Address: address}) }
+
+// NoteRefused records that the process of this directory was refused: because of another one at address, or as an older
+// copy, whose last test write at its start was stored.
+func (d *Dir) NoteRefused(address string, older bool, stored uint64) error {
+	r := twinRecord{Refused: true, Older: older, Address: address}
+	if older {
+		r.Stored = stored
+	}
+	return d.noteTwin(r)
+}
+
+// RefusedAsOlder returns the number of the last test write with which this directory was refused as an older copy; 0: it
+// was not.
+func (d *Dir) RefusedAsOlder() uint64 {
+	if r, ok := d.twin(); ok && r.Older {
+		return r.Stored
+	}
+	return 0
+}
+
+func (d *Dir) noteTwin(r twinRecord) error {
+	r.At = time.Now().UTC().Truncate(time.Second)
+	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -39,13 +65,22 @@ func (d *Dir) twin() (r twinRecord, ok bool) {
 	return r, true
 }
 
-// SettleTwin deletes a record that a successful start has outdated.
+// SettleTwin deletes a record that a successful start has outdated. An older copy stays one: perhaps nobody runs who
+// knows.
 func (d *Dir) SettleTwin() {
-	if r, ok := d.twin(); ok && (r.Refused || time.Since(r.At) > twinKept) {
+	if r, ok := d.twin(); ok && (r.Refused && !r.Older || time.Since(r.At) > twinKept) {
 		if err := os.Remove(d.file(twinFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return // doctor reports it once more, which does no harm
 		}
 	}
+}
+
+// forgetTwin deletes the record: a recovery makes of the directory what it is to be.
+func (d *Dir) forgetTwin() error {
+	if err := os.Remove(d.file(twinFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return dirError(d.Path, err)
+	}
+	return nil
 }
 
 // twins reports a second process with this directory's identity.
