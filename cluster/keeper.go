@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"muster/cluster/datadir"
+	"muster/store"
 )
 
 // A member that answers but cannot write is worse than a dead one: it counts as a voter and confirms nothing. So each
@@ -36,6 +37,7 @@ const (
 	faultGone     = "its data directory is gone"
 	faultOther    = "its data directory has been replaced since its start"
 	faultLimit    = "its process may not write files as large as it needs (RLIMIT_FSIZE, LimitFSIZE)"
+	faultThreads  = "its process cannot start threads (RLIMIT_NPROC, TasksMax)"
 	faultBytes    = "its disk returns other data than was written"
 	faultAccept   = "it cannot accept connections: no file descriptors are left"
 	faultStalled  = "its replica does not advance although the leader has more"
@@ -189,13 +191,14 @@ type keeper struct {
 	*view
 	storage   *storage
 	disk      atomic.Pointer[datadir.Disk]
+	threads   func(n int) int           // store.Threads
 	traces    func() string             // what is stored with a test write of what the others have stored
 	stepping  atomic.Bool               // leadership is being handed over because this member cannot write
 	stalledAt atomic.Pointer[time.Time] // when a leader last reported that this replica does not advance; nil: it does
 }
 
 func newKeeper(m *member, vw *view, traces func() string) *keeper {
-	k := &keeper{member: m, view: vw, storage: newStorage(time.Now()), traces: traces}
+	k := &keeper{member: m, view: vw, storage: newStorage(time.Now()), traces: traces, threads: store.Threads}
 	k.storage.wrote(m.Incarnation.Begun)
 	k.disk.Store(&datadir.Disk{})
 	k.look()
@@ -240,6 +243,9 @@ func (k *keeper) try(dir string, number uint64, room bool) error {
 	wrote, err := tryDisk(dir, number, k.traces())
 	if wrote {
 		k.storage.wrote(number)
+	}
+	if err == nil && k.threads(1) < 1 {
+		return errNoThreads // before Go's runtime needs one, and ends the process
 	}
 	if err == nil && (room || k.Storing().Fault == faultFull) {
 		err = tryRoom(dir)

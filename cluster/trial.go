@@ -24,6 +24,8 @@ func faultOf(err error) string {
 		return ""
 	case errors.Is(err, errOtherBytes):
 		return faultBytes
+	case errors.Is(err, errNoThreads):
+		return faultThreads
 	case errors.Is(err, errGone):
 		return faultGone
 	case errors.Is(err, errOtherPlace):
@@ -41,6 +43,7 @@ func faultOf(err error) string {
 var (
 	errOtherBytes = errors.New("the bytes read are not those written")
 	errGone       = errors.New("the Raft log is gone")
+	errNoThreads  = errors.New("no threads can be started")
 	errOtherPlace = errors.New("the directory of the Raft log has been replaced")
 )
 

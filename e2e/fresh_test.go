@@ -76,6 +76,8 @@ func TestLimitsOfTheProcess(t *testing.T) {
 	few := command{wrap: []string{"/bin/sh", "-c", `ulimit -n 40; exec "$0" "$@"`}}
 	refusal(t, "40 open files", dir, "this process may open 40 files, and a member needs at least 64", few,
 		listenFlags()...)
+	thin := command{wrap: []string{"/bin/sh", "-c", `ulimit -s 256; exec "$0" "$@"`}}
+	refusal(t, "thin stacks", dir, "a thread of this process may have 256 KiB of stack", thin, listenFlags()...)
 	full := filepath.Join(c.root, "small")
 	if err := os.Mkdir(full, 0o700); err != nil {
 		t.Fatal(err)

@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +79,99 @@ func TestNoDescriptors(t *testing.T) {
 	leader.awaitReady(t)
 	c.awaitVoters(t)
 	u.recovers(t, leader, other)
+}
+
+// otherUser is one that no process of this machine belongs to: the kernel counts threads by user, and none of root's.
+const otherUser = 61613
+
+// asOther has a member run as otherUser, with at most so many threads.
+func (m *member) asOther(t *testing.T, threads int) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	binary := filepath.Join(m.cluster.root, "muster")
+	if err := exec.Command("cp", self(), binary).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(binary, 0o755), os.Chmod(m.cluster.root, 0o777), os.Chmod(filepath.Dir(m.cluster.root), 0o711)); err != nil {
+		t.Fatal(err)
+	}
+	limit := fmt.Sprintf("--nproc=%d", threads)
+	m.binary, m.args = "/usr/bin/prlimit", append([]string{limit, "setpriv", fmt.Sprintf("--reuid=%d", otherUser),
+		fmt.Sprintf("--regid=%d", otherUser), "--clear-groups", binary}, m.args...)
+}
+
+// TestNoThreads: a member that cannot start enough threads says so and makes nothing. One that cannot start any more later
+// gives leadership away, or ends: it does not lead half alive.
+func TestNoThreads(t *testing.T) {
+	t.Parallel()
+	clusters <- struct{}{}
+	t.Cleanup(func() { <-clusters })
+	c := &cluster{t: t, root: t.TempDir(), secrets: map[string]string{}}
+	t.Cleanup(c.end)
+	m := c.add()
+	plain := slices.Clone(m.args)
+	m.asOther(t, 40)
+	m.start(t)
+	if code, err := m.exit(formed); err != nil || code != 1 {
+		t.Errorf("with 40 threads: %d, %v", code, err)
+	}
+	if text, _ := os.ReadFile(m.log); !strings.Contains(string(text), "more threads, and a member needs") {
+		t.Errorf("it says %s", text)
+	}
+	if _, err := os.Stat(m.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it made its directory: %v", err)
+	}
+	m.args = plain
+	m.asOther(t, 1000)
+	if err := os.Remove(m.log); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+	m.awaitReady(t)
+	c.adopt(t)
+	for len(c.members) < 3 {
+		c.join(c.add())
+	}
+	c.awaitVoters(t)
+	u := c.admin(t)
+	u.lead(t, m)
+	u.awaitSettled(t, m, 1, 2, 3)
+	running, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", m.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(len(running) / 2), Max: 1000}
+	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NPROC, &few, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := c.members[1]
+	eventually(t, formed, "another one leads", func() error {
+		st, err := other.tryStatus()
+		if err == nil && (st.Cluster.LeaderNodeID == 0 || st.Cluster.LeaderNodeID == uint64(m.n)) {
+			err = fmt.Errorf("node %d leads", st.Cluster.LeaderNodeID)
+		}
+		return err
+	})
+	u.patiently(other, "POST", "/api/v1/cluster/join-tokens", `{}`).is(t, "a write", 201, "")
+	text, _ := os.ReadFile(m.log)
+	if !m.running() {
+		t.Logf("it has ended")
+		if err := os.Remove(m.log); err != nil || !strings.Contains(string(text), "failed to create new OS thread") {
+			t.Errorf("its log: %s, %v", text, err)
+		}
+		return
+	}
+	if !strings.Contains(string(text), "cannot start threads") {
+		t.Errorf("its log does not say so: %s", lastLines(m.log, 20))
+	}
+	few.Cur = 1000
+	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NPROC, &few, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitReady(t)
+	c.awaitVoters(t)
 }
 
 // TestJoinsDuringRotations: machines that join through a member that does not lead, while the keys that seal what they

@@ -39,6 +39,46 @@ func (m *member) ownDisk(t *testing.T) {
 	}
 }
 
+// ownQuota gives a member that has not been started a btrfs of its own with quotas, which hold for root as well.
+func (m *member) ownQuota(t *testing.T) {
+	t.Helper()
+	image := m.dir + ".img"
+	f, err := os.Create(image)
+	if err == nil {
+		err = f.Truncate(2 * diskSize)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.btrfs", "-q", "-f", image).CombinedOutput(); err != nil {
+		t.Skipf("mkfs.btrfs: %v: %s", err, out)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, m.dir).CombinedOutput(); err != nil {
+		t.Skipf("this machine cannot mount a btrfs: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if m.up() {
+			m.stop(t)
+		}
+		unmount(t, m.dir)
+	})
+	m.btrfs(t, "quota", "enable", m.dir)
+	if err := os.Chmod(m.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *member) btrfs(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("btrfs", args...).CombinedOutput(); err != nil {
+		t.Skipf("btrfs %v: %v: %s", args, err, out)
+	}
+}
+
 // mount mounts the member's own disk.
 func (m *member) mount(t *testing.T) {
 	t.Helper()

@@ -227,6 +227,16 @@ func TestNoRoom(t *testing.T) {
 	u.recovers(t, m, first)
 }
 
+// TestQuota: a voter over its quota counts for nothing, though its file system has room.
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	u, first, m := withGround(t, (*member).ownQuota)
+	m.btrfs(t, "qgroup", "limit", "1M", m.dir)
+	u.fails(t, m, first, "its file system is full")
+	m.btrfs(t, "quota", "disable", m.dir) // over the limit nothing else is taken
+	u.recovers(t, m, first)
+}
+
 // TestReadOnly: a voter whose file system became read-only after an error counts for nothing. Checked and mounted
 // again, it is a healthy voter.
 func TestReadOnly(t *testing.T) {

@@ -30,7 +30,6 @@ const (
 	handOverWithin = 1500 * time.Millisecond // to hand leadership over at the end
 	closeWithin    = time.Second             // of the database
 	lookupWithin   = time.Second             // a query of the members table, for a waiting connection
-	fewestFiles    = 64                      // least limit of open files
 )
 
 // Node is a running member.
@@ -80,9 +79,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // start opens the parts. Their order matters: steps that can fail without a trace come first.
 func (n *Node) start(ctx context.Context) (err error) {
-	if files, err := netlimit.Descriptors(); err == nil && files < fewestFiles {
-		return fmt.Errorf("this process may open %d files, and a member needs at least %d: raise its limit (LimitNOFILE in "+
-			"the systemd unit, ulimit -n)", files, fewestFiles)
+	if err := readLimits().check(); err != nil {
+		return err
 	}
 	if n.dir, err = datadir.Open(n.cfg.Data); err != nil {
 		return err

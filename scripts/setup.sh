@@ -4,7 +4,7 @@
 #
 #   scripts/setup.sh build   C compiler, libuv, lz4 and one libdqlite: the source of Debian's package in the version that
 #                            scripts/dqlite/pin names, with the patches beside it, built into .deps/dqlite
-#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, ext4's tools; promtool into .deps/bin)
+#   scripts/setup.sh test    the above and the programs the tests drive (sqlite3, age, bird2, chromium, tools of ext4 and btrfs; promtool into .deps/bin)
 #   scripts/setup.sh bench   the above and the yardstick (etcd)
 #   scripts/setup.sh asan    the same libdqlite under AddressSanitizer, into .deps/dqlite-asan
 #   scripts/setup.sh arm64   a cross compiler, an emulator, and the same libdqlite for arm64, into .deps/arm64, for `make dist`
@@ -132,7 +132,7 @@ libraries_of_arm64() {
 packages gcc libc6-dev libuv1-dev liblz4-dev ca-certificates
 case "${1:-build}" in
   build)  ;;
-  test)   packages adduser sqlite3 age bird2 chromium openssl e2fsprogs mount util-linux; get_promtool ;;
+  test)   packages adduser sqlite3 age bird2 chromium openssl e2fsprogs btrfs-progs mount util-linux; get_promtool ;;
   bench)  packages sqlite3 age etcd-server etcd-client ;;
   asan)   dqlite lib dqlite-asan -O1 -g -fno-omit-frame-pointer -fsanitize=address; exit ;;
   engine) dqlite tests dqlite-tests -g -fsanitize=address; exit ;;

@@ -56,6 +56,9 @@ const (
 	Full         = engine.Full
 )
 
+// Threads tries how many threads this process can start.
+func Threads(n int) int { return engine.Threads(n) }
+
 // TrialFile is the file beside the Raft log that a member writes to test its disk.
 const TrialFile = engine.TrialFile
 
