@@ -189,7 +189,8 @@ func (f *Founding) apply(tx *Tx) error {
 		rev); err != nil {
 		return err
 	}
-	return tx.audit("cluster.found", "cluster/"+f.ClusterID, "")
+	return tx.audit("cluster.found", "cluster/"+f.ClusterID, made("node", f.Member.NodeID, "name", f.Member.Name,
+		"datacenter", f.Datacenter, "overlay", f.OverlayCIDR))
 }
 
 const (

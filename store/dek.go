@@ -187,7 +187,7 @@ func (t *Tx) reencrypt(ring *keyring, limit int) (moved int, err error) {
 	if err := t.exec("DELETE FROM dek_wraps WHERE generation < ?", active); err != nil {
 		return 0, err
 	}
-	return 0, t.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), "")
+	return 0, t.audit("dek.retire", fmt.Sprintf("dek/%d", active-1), made("active", active, "retired", uint64(n)))
 }
 
 // keyring holds the generations of the data-encryption key that this member can open. It seals and opens all sealed

@@ -85,7 +85,12 @@ func (ms Members) FinishDrain(ctx context.Context, actor Actor, nodeID, generati
 		if err != nil || n == 0 {
 			return err
 		}
-		return tx.audit("member.drained", nodeObject(nodeID), "")
+		var leases int
+		if _, err := tx.get("SELECT count(*) FROM leases WHERE raft_node_id = ? AND expires_at >= ?",
+			[]any{int64(nodeID), tx.Now}, &leases); err != nil {
+			return err
+		}
+		return tx.audit("member.drained", nodeObject(nodeID), made("leases", leases))
 	})
 }
 
@@ -204,13 +209,22 @@ func (ms Members) Remove(ctx context.Context, actor Actor, nodeID uint64, rotati
 // FinishRemoval records that a removed member is no longer in the Raft configuration.
 func (ms Members) FinishRemoval(ctx context.Context, actor Actor, nodeID uint64) error {
 	return ms.s.Write(ctx, actor, func(tx *Tx) error {
+		var began string
+		if _, err := tx.get("SELECT created_at FROM operations WHERE kind = ? AND object = ? AND state = 'running'",
+			[]any{removal, nodeObject(nodeID)}, &began); err != nil {
+			return err
+		}
 		n, err := tx.execCount("UPDATE operations SET state = 'done', updated_at = ?, modified_rev = ? "+
 			"WHERE kind = ? AND object = ? AND state = 'running'",
 			tx.Now, tx.Rev, removal, nodeObject(nodeID))
 		if err != nil || n == 0 {
 			return err
 		}
-		return tx.audit("member.removed", nodeObject(nodeID), "")
+		detail := "out of the Raft configuration"
+		if took := tx.Now.Sub(parseTime(began)); took >= time.Second {
+			detail += " after " + took.Truncate(time.Second).String()
+		}
+		return tx.audit("member.removed", nodeObject(nodeID), detail)
 	})
 }
 

@@ -327,7 +327,7 @@ func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		return tx.audit("peering.prune", "cluster", "")
+		return tx.audit("peering.prune", "cluster", made("departures", uint64(n)))
 	})
 }
 

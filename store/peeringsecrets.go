@@ -155,6 +155,10 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 	if err != nil {
 		return err
 	}
+	before := "none"
+	if x.active != "" {
+		before = "one dialer, until the new one connects"
+	}
 	x.establish, x.expires, x.pending = "", nil, streamHash
 	if err := t.putPeeringSecrets(id, x); err != nil {
 		return err
@@ -162,7 +166,7 @@ func (t *Tx) exchangePeeringSecret(id, hash, streamHash string) error {
 	if err := t.forgetPeerBundle(id); err != nil { // the name may now belong to another cluster
 		return err
 	}
-	return t.audit("peering.exchange", peeringObject(p.Name), "")
+	return t.audit("peering.exchange", peeringObject(p.Name), made("id", p.ID, "before", before))
 }
 
 // authorizeExchange checks the secret of a token.
@@ -218,6 +222,7 @@ func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
 			return nil, err
 		}
 	}
+	was := p.State
 	p.turn(PeeringActive, "", t.Now)
 	if datacenter != "" {
 		p.RemoteDatacenter = datacenter
@@ -225,7 +230,7 @@ func (t *Tx) openPeeringStream(id, hash, datacenter string) (*Peering, error) {
 	if err := t.putPeering(p); err != nil {
 		return nil, err
 	}
-	return p, t.audit("peering.active", peeringObject(p.Name), "")
+	return p, t.audit("peering.active", peeringObject(p.Name), newsDetail("peering.active", was, p))
 }
 
 // authorizeStream checks the secret of a stream.
@@ -291,7 +296,7 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 			if err := tx.putPeeringSecrets(id, x); err != nil {
 				return err
 			}
-			return tx.audit("peering.left", peeringObject(p.Name), "")
+			return tx.audit("peering.left", peeringObject(p.Name), made("id", p.ID, "continues", "with the dialer of a newer token"))
 		}
 		return tx.terminatePeering(p)
 	})

@@ -163,6 +163,7 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 	if len(changed) == 0 {
 		return stored, nil
 	}
+	was := p.State
 	if news.State != "" {
 		p.turn(news.State, news.Reason, t.Now)
 	}
@@ -176,11 +177,32 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 		return 0, err
 	}
 	for _, action := range changed {
-		if err := t.audit(action, peeringObject(p.Name), p.StatusReason); err != nil {
+		detail := newsDetail(action, was, p)
+		stored += len(detail)
+		if err := t.audit(action, peeringObject(p.Name), detail); err != nil {
 			return 0, err
 		}
 	}
 	return stored + rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
+}
+
+const newsShown = 4 // addresses or authorities of a peer in one audit row
+
+// newsDetail describes, for the audit, a change that a peer's news have made. was is the state before.
+func newsDetail(action, was string, p *Peering) string {
+	switch action {
+	case "peering.trust":
+		var list []string
+		for _, root := range p.CAPems[:min(len(p.CAPems), newsShown)] {
+			list = append(list, fingerprintPEM(root))
+		}
+		return made("authorities", len(p.CAPems), "sha256", list)
+	case "peering.addresses":
+		return made("addresses", p.ServerAddresses[:min(len(p.ServerAddresses), newsShown)], "of", len(p.ServerAddresses))
+	case "peering.active":
+		return made("id", p.ID, "was", was, "datacenter", p.RemoteDatacenter)
+	}
+	return p.StatusReason
 }
 
 // rowBytes is the approximate size of a row besides its texts.
@@ -297,7 +319,7 @@ func (ps Peerings) Clean(ctx context.Context, actor Actor, id string) (done bool
 		if err := tx.exec("DELETE FROM peerings WHERE id = ?", id); err != nil {
 			return err
 		}
-		return tx.audit("peering.deleted", peeringObject(p.Name), "")
+		return tx.audit("peering.deleted", peeringObject(p.Name), made("id", p.ID))
 	})
 	return done, err
 }

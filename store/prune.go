@@ -46,7 +46,9 @@ func (s *Store) Prune(ctx context.Context, actor Actor) error {
 		if err != nil || tokens+answers+expired+leases+enrollments+leaves+history == 0 {
 			return err
 		}
-		return tx.audit("store.prune", "cluster", "")
+		return tx.audit("store.prune", "cluster", made("join_tokens", uint64(tokens), "answers", uint64(answers),
+			"api_tokens", uint64(expired), "leases", uint64(leases), "enrollments", uint64(enrollments),
+			"certificates", uint64(leaves), "history", uint64(history)))
 	})
 }
 
