@@ -192,7 +192,7 @@ func (b *bucket) check() error {
 	return nil
 }
 
-// sweep deletes parts of uploads that a killed process of this member has left.
+// sweep deletes parts of old uploads that a killed process of any member has left.
 func (b *bucket) sweep() {
 	for left := range b.client.ListIncompleteUploads(b.ctx, b.name, b.prefix+"muster-", true) {
 		if left.Err != nil {
@@ -239,8 +239,16 @@ func (b *bucket) Open(name string) (io.ReadCloser, int64, error) {
 	return objectReader{o}, info.Size, nil
 }
 
+// Remove deletes an object, and what a killed process has uploaded of it.
 func (b *bucket) Remove(name string) error {
+	b.endUploads(name)
 	return said(b.client.RemoveObject(b.ctx, b.name, b.key(name), minio.RemoveObjectOptions{}))
+}
+
+// endUploads ends uploads of an object that no process completes any more. An error is none of the caller's: sweep tries
+// again, and without the right to list uploads nobody can.
+func (b *bucket) endUploads(name string) {
+	_ = b.client.RemoveIncompleteUpload(b.ctx, b.name, b.key(name))
 }
 
 func (b *bucket) Close() error {
@@ -276,8 +284,10 @@ func (o *object) Reread() (io.Reader, error) {
 	return objectReader{r}, nil
 }
 
+// Commit ends the uploads of members that were given up before this one: all of them have one name.
 func (o *object) Commit() error {
 	o.committed = true
+	o.in.endUploads(strings.TrimPrefix(o.key, o.in.prefix))
 	return nil
 }
 
