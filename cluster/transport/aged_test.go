@@ -66,7 +66,12 @@ func newAgedNodeOf(t *testing.T, id uint64, key *ecdsa.PrivateKey, ca certs.CA, 
 // serveAged runs the cluster listener of a node and returns its address.
 func serveAged(t *testing.T, n *agedNode) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveAgedAt(t, n, "127.0.0.1:0")
+}
+
+func serveAgedAt(t *testing.T, n *agedNode, address string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -23,19 +24,34 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialWithin(ctx))
 	defer cancel()
+	conn, won, err := race(ctx, len(list), func(ctx context.Context, i int) (*tls.Conn, error) {
+		return t.dialAt(ctx, nodeID, list[i], proto, aged)
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.book.Met(nodeID, list[won])
+	return conn, nil
+}
+
+// race tries n ways to a member, likelier ones first and with a head start. It returns the first connection and which
+// way it took, or the error of the likeliest way.
+func race(ctx context.Context, n int, try func(ctx context.Context, i int) (*tls.Conn, error)) (*tls.Conn, int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	type result struct {
 		conn *tls.Conn
-		at   string
+		way  int
 		err  error
 	}
-	results := make(chan result, len(list))
+	results := make(chan result, n)
 	next, pending := 0, 0
 	start := func() {
-		address := list[next]
+		way := next
 		next, pending = next+1, pending+1
 		go func() {
-			conn, err := t.dialAt(ctx, nodeID, address, proto, aged)
-			results <- result{conn, address, err}
+			conn, err := try(ctx, way)
+			results <- result{conn, way, err}
 		}()
 	}
 	start()
@@ -47,7 +63,6 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 		case r := <-results:
 			pending--
 			if r.err == nil {
-				cancel()
 				go func() { // close later connections
 					for range pending {
 						if late := <-results; late.err == nil {
@@ -55,22 +70,21 @@ func (t *Transport) dial(ctx context.Context, nodeID uint64, proto string, aged 
 						}
 					}
 				}()
-				t.book.Met(nodeID, r.at)
-				return r.conn, nil
+				return r.conn, r.way, nil
 			}
 			if failed == nil { // the likeliest address has the most useful error
 				failed = r.err
 			}
-			if next < len(list) {
+			if next < n {
 				start()
 			}
 		case <-stagger.C:
-			if next < len(list) {
+			if next < n {
 				start()
 			}
 		}
 	}
-	return nil, failed
+	return nil, 0, failed
 }
 
 // DialRaft opens a stream to the dqlite port of a member. It blocks until then or until ctx ends.
@@ -93,15 +107,58 @@ func (t *Transport) Prove(ctx context.Context, nodeID uint64, address string) er
 	return conn.Close()
 }
 
-// dialAt connects to one address of the member. Host names are resolved at each attempt.
+// dialAt connects to one address of the member. Host names are resolved at each attempt; one may have addresses of a
+// dead interface, and those of other members.
 func (t *Transport) dialAt(ctx context.Context, nodeID uint64, address, proto string, aged bool) (*tls.Conn, error) {
+	list, err := t.resolve(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	conn, _, err := race(ctx, len(list), func(ctx context.Context, i int) (*tls.Conn, error) {
+		return t.dialIP(ctx, nodeID, list[i], address, proto, aged)
+	})
+	return conn, err
+}
+
+// namedMost is the maximum number of addresses of a host name that are tried.
+const namedMost = 8
+
+// resolve returns the addresses of HOST:PORT.
+func (t *Transport) resolve(ctx context.Context, address string) ([]string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return []string{address}, nil
+	}
+	ips, err := t.lookup(ctx, "ip", host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
+	if len(ips) == 0 {
+		return nil, fmt.Errorf("%s has no address", host)
+	}
+	var list []string
+	for _, ip := range ips[:min(len(ips), namedMost)] {
+		list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return list, nil
+}
+
+// dialIP connects to one resolved address of the member; named is what it was resolved from.
+func (t *Transport) dialIP(ctx context.Context, nodeID uint64, at, named, proto string, aged bool) (*tls.Conn, error) {
+	address := named
+	if at != named {
+		address = named + " (" + at + ")"
+	}
 	d := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
 		if err := t.Dials.Control(network, address, c); err != nil {
 			return err
 		}
 		return LimitSilence(c, userTimeout)
 	}}
-	raw, err := d.DialContext(ctx, "tcp", address)
+	raw, err := d.DialContext(ctx, "tcp", at)
 	if err != nil {
 		return nil, err
 	}

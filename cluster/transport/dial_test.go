@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,5 +182,56 @@ func TestDialPolicy(t *testing.T) {
 	}
 	if n := taken.Load(); n > 0 {
 		t.Errorf("%d connections were made", n)
+	}
+}
+
+// TestNameOfManyAddresses: of the addresses that a host name has, one says nothing, one is another member's and one refuses
+// connections: the one that is the member's is found behind them, within the time of a forwarded request.
+func TestNameOfManyAddresses(t *testing.T) {
+	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour)
+	one, two, three := newAgedNode(t, 1, ca, later, ca), newAgedNode(t, 2, ca, later, ca), newAgedNode(t, 3, ca, later, ca)
+	at := serveAged(t, two)
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer silent.Close()
+	serveAgedAt(t, three, "127.0.0.3:"+port)
+	name := "members.example:" + port
+	for what, list := range map[string][]string{
+		"the last one":   {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1"},
+		"the first one":  {"127.0.0.1", "127.0.0.2"},
+		"as IPv6 has it": {"127.0.0.4", "::ffff:127.0.0.1"},
+	} {
+		tr := New(one.creds, Table(func(uint64) (string, bool) { return name, true }), nil, discard)
+		tr.lookup = func(context.Context, string, string) (ips []netip.Addr, err error) {
+			for _, ip := range list {
+				ips = append(ips, netip.MustParseAddr(ip))
+			}
+			return ips, nil
+		}
+		if !raftEcho(tr, 2) {
+			t.Errorf("%s: not found", what)
+		}
+		if raftEcho(tr, 9) {
+			t.Errorf("%s: a member that is at none of them is found", what)
+		}
+		tr.Close()
+	}
+	tr := New(one.creds, Table(func(uint64) (string, bool) { return name, true }), nil, discard)
+	defer tr.Close()
+	tr.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+		return nil, &net.DNSError{Err: "no such host", Name: "members.example", IsNotFound: true}
+	}
+	if _, err := tr.DialRaft(t.Context(), 2); err == nil || !strings.Contains(err.Error(), "lookup members.example: no such host") {
+		t.Errorf("a name that is not known: %v", err)
 	}
 }

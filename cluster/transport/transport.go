@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -85,6 +86,8 @@ type Transport struct {
 	askers  askers
 	lines   lines
 
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
 	gone      sync.Map // ids of members that are known to be removed
 	strangers *Strangers
 	limiter   *netlimit.Limiter
@@ -121,6 +124,7 @@ func New(creds *Credentials, book Book, fence func(uint64) error, log *slog.Logg
 		log:       log,
 		strangers: newStrangers(log),
 		DialBound: DefaultDialBound,
+		lookup:    net.DefaultResolver.LookupNetIP,
 		Dials:     addr.DialPolicy{Any: true, Loopback: true},
 	}
 	creds.use(log)
