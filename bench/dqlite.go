@@ -213,6 +213,8 @@ func (c *engineCluster) open(ctx context.Context) (*engineConn, error) {
 
 func (c *engineCluster) processes() []*process { return c.procs }
 
+func (c *engineCluster) links() *links { return nil }
+
 func (c *engineCluster) leader(context.Context) (int, error)      { return 0, nil }
 func (c *engineCluster) caughtUp(context.Context, int) error      { return nil }
 func (c *engineCluster) transfer(context.Context, int, int) error { return errors.ErrUnsupported }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 type etcdSystem struct {
 	program string
 	secured bool
+	relayed bool // the members reach each other through relays
 }
 
 func (s etcdSystem) name() string {
@@ -32,6 +34,7 @@ type etcdCluster struct {
 	admin     []*clientv3.Client // one per member, for requests outside the measurements
 	secure    *secure            // nil: plaintext
 	user      string             // empty: without authentication
+	ways      *links
 }
 
 func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
@@ -51,8 +54,12 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 		}
 		scheme, flags = "https://", c.secure.flags
 	}
+	reached, err := c.relays(ctx, s.relayed, addrs[members:])
+	if err != nil {
+		return nil, err
+	}
 	var initial []string
-	for i, peer := range addrs[members:] {
+	for i, peer := range reached {
 		initial = append(initial, fmt.Sprintf("n%d=%s%s", i+1, scheme, peer))
 	}
 	for i, peer := range addrs[members:] {
@@ -60,13 +67,14 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 		p, err := f.launch(dir, name,
 			append([]string{s.program, "--name", name, "--data-dir", dir + "/" + name, "--logger", "zap",
 				"--listen-client-urls", api, "--advertise-client-urls", api,
-				"--listen-peer-urls", scheme + peer, "--initial-advertise-peer-urls", scheme + peer,
+				"--listen-peer-urls", scheme + peer, "--initial-advertise-peer-urls", scheme + reached[i],
 				"--initial-cluster", strings.Join(initial, ","), "--initial-cluster-state", "new"}, flags...)...)
 		if err != nil {
 			stop(c)
 			return nil, err
 		}
 		c.procs = append(c.procs, p)
+		c.ways.started(p)
 		client, err := c.client(i)
 		if err != nil {
 			stop(c)
@@ -85,6 +93,26 @@ func (s etcdSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 	return c, nil
 }
 
+// relays starts a relay before each member, if there are to be any, and returns where the members reach each other.
+func (c *etcdCluster) relays(ctx context.Context, wanted bool, peers []string) (reached []string, err error) {
+	if !wanted {
+		return peers, nil
+	}
+	c.ways = newLinks()
+	for i, peer := range peers {
+		_, port, err := net.SplitHostPort(peer)
+		if err != nil {
+			return nil, err
+		}
+		at := net.JoinHostPort(relayHost, port)
+		if err := relay(ctx, at, peer, way{hold: c.ways.holding(ctx, i)}); err != nil {
+			return nil, err
+		}
+		reached = append(reached, at)
+	}
+	return reached, nil
+}
+
 func (c *etcdCluster) client(member int) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints: []string{c.endpoints[member]}, DialTimeout: 3 * time.Second, Logger: zap.NewNop(),
@@ -101,6 +129,8 @@ func (c *etcdCluster) client(member int) (*clientv3.Client, error) {
 }
 
 func (c *etcdCluster) processes() []*process { return c.procs }
+
+func (c *etcdCluster) links() *links { return c.ways }
 
 func (c *etcdCluster) leader(ctx context.Context) (int, error) {
 	for i, client := range c.admin {

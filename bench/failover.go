@@ -18,9 +18,10 @@ type loss struct {
 	what  string
 	times int     // at most
 	limit float64 // ms
-	hurt  func(all []*process, leader int) error
-	mend  func(all []*process, leader int) error
+	hurt  func(c cluster, leader int) error
+	mend  func(c cluster, leader int) error
 	left  func(leader int) []int // members that are asked afterwards
+	cuts  bool                   // the members are behind relays
 }
 
 var losses = []loss{
@@ -28,32 +29,49 @@ var losses = []loss{
 		what:  "SIGKILL of the leader",
 		times: math.MaxInt,
 		limit: 850,
-		hurt:  func(all []*process, leader int) error { all[leader].kill(); return nil },
-		mend:  func(all []*process, leader int) error { return all[leader].start() },
+		hurt:  func(c cluster, leader int) error { c.processes()[leader].kill(); return nil },
+		mend:  func(c cluster, leader int) error { return c.processes()[leader].start() },
 		left:  others,
 	},
 	{
 		what:  "SIGSTOP of the leader",
 		times: 10,
 		limit: 1500,
-		hurt:  func(all []*process, leader int) error { return all[leader].signal(syscall.SIGSTOP) },
-		mend:  func(all []*process, leader int) error { return all[leader].signal(syscall.SIGCONT) },
+		hurt:  func(c cluster, leader int) error { return c.processes()[leader].signal(syscall.SIGSTOP) },
+		mend:  func(c cluster, leader int) error { return c.processes()[leader].signal(syscall.SIGCONT) },
 		left:  others,
 	},
+	isolation("isolation of the leader", true, true),
+	isolation("cut from the leader to the others", true, false),
+	isolation("cut from the others to the leader", false, true),
 	{
 		what:  "SIGKILL of all and their start",
 		times: 5,
 		limit: 3000,
 		hurt:  killAll,
-		mend:  func([]*process, int) error { return nil },
+		mend:  func(cluster, int) error { return nil },
 		left:  func(leader int) []int { return append(others(leader), leader) },
 	},
 }
 
 func others(leader int) []int { return []int{(leader + 1) % members, (leader + 2) % members} }
 
+// isolation loses the leader by the network: what it sends to the others does not arrive, or what they send to it, or both.
+func isolation(what string, from, to bool) loss {
+	return loss{
+		what:  what,
+		times: 10,
+		limit: 1500,
+		hurt:  func(c cluster, leader int) error { c.links().set(leader, from, to); return nil },
+		mend:  func(c cluster, leader int) error { c.links().set(leader, false, false); return nil },
+		left:  others,
+		cuts:  true,
+	}
+}
+
 // killAll kills all members and starts them again.
-func killAll(all []*process, _ int) error {
+func killAll(c cluster, _ int) error {
+	all := c.processes()
 	for _, p := range all {
 		p.kill()
 	}
@@ -94,6 +112,11 @@ func (b *bench) failover(ctx context.Context) {
 }
 
 func (b *bench) lose(ctx context.Context, s system, l *loss, times int) (took []time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx) // ends the relays
+	defer cancel()
+	if l.cuts {
+		s = relayed(s)
+	}
 	c, err := s.start(ctx, b.fleet)
 	if err != nil {
 		return nil, err
@@ -146,11 +169,11 @@ func (l *loss) once(ctx context.Context, c cluster, leader int) (time.Duration, 
 		probes = append(probes, p)
 	}
 	lost := time.Now()
-	if err := l.hurt(c.processes(), leader); err != nil {
+	if err := l.hurt(c, leader); err != nil {
 		return 0, err
 	}
 	answered, err := probe(ctx, probes)
-	return answered.Sub(lost), errors.Join(err, l.mend(c.processes(), leader))
+	return answered.Sub(lost), errors.Join(err, l.mend(c, leader))
 }
 
 // probe makes one write, asking every survivor again each 20 ms with the same key until one of them answers. So a try

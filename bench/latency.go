@@ -72,8 +72,16 @@ func (b *bench) apart(ctx context.Context, delay time.Duration) error {
 
 const defaultLatency = 24 * time.Millisecond // of --network-latency
 
-// relay accepts connections and forwards their bytes with a delay in each direction.
-func relay(ctx context.Context, from, to string, delay time.Duration) error {
+// way is what a relay does with the bytes that it forwards.
+type way struct {
+	delay time.Duration
+	// hold returns the functions that wait before a piece is forwarded: to the member behind the relay, and back. nil:
+	// nothing waits.
+	hold func(net.Conn) (to, back func(), err error)
+}
+
+// relay accepts connections and forwards their bytes, delayed in each direction.
+func relay(ctx context.Context, from, to string, w way) error {
 	l, err := net.Listen("tcp", from)
 	if err != nil {
 		return err
@@ -87,6 +95,12 @@ func relay(ctx context.Context, from, to string, delay time.Duration) error {
 			}
 			go func() {
 				defer in.Close()
+				there, back := func() {}, func() {}
+				if w.hold != nil {
+					if there, back, err = w.hold(in); err != nil {
+						return // the dialer is gone, or tries again
+					}
+				}
 				out, err := net.Dial("tcp", to)
 				if err != nil {
 					return
@@ -94,8 +108,8 @@ func relay(ctx context.Context, from, to string, delay time.Duration) error {
 				defer out.Close()
 				context.AfterFunc(ctx, func() { in.Close() })
 				ended := make(chan struct{}, 2)
-				go func() { later(out, in, delay); ended <- struct{}{} }()
-				go func() { later(in, out, delay); ended <- struct{}{} }()
+				go func() { later(out, in, w.delay, there); ended <- struct{}{} }()
+				go func() { later(in, out, w.delay, back); ended <- struct{}{} }()
 				<-ended
 			}()
 		}
@@ -103,8 +117,8 @@ func relay(ctx context.Context, from, to string, delay time.Duration) error {
 	return nil
 }
 
-// later copies each piece after the delay.
-func later(to io.Writer, from io.Reader, delay time.Duration) {
+// later copies each piece after the delay, and once hold returns.
+func later(to io.Writer, from io.Reader, delay time.Duration, hold func()) {
 	type piece struct {
 		data []byte
 		due  time.Time
@@ -125,6 +139,7 @@ func later(to io.Writer, from io.Reader, delay time.Duration) {
 	}()
 	for p := range pieces {
 		time.Sleep(time.Until(p.due))
+		hold()
 		if _, err := to.Write(p.data); err != nil {
 			go func() { // drain the rest in the background
 				for range pieces {

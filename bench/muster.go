@@ -25,6 +25,7 @@ type musterSystem struct {
 	keyed   bool          // each write carries an Idempotency-Key, like those of package client
 	flags   []string      // additional flags of `serve`
 	delay   time.Duration // between the members, one way
+	relayed bool          // the members reach each other through relays
 }
 
 func (s *musterSystem) name() string { return cmp.Or(s.label, "muster") }
@@ -37,6 +38,7 @@ type musterCluster struct {
 	token  string
 	roots  *x509.CertPool
 	admin  []*musterConn // one per member, for requests outside the measurements
+	ways   *links
 }
 
 func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
@@ -59,10 +61,17 @@ func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 // form founds the cluster, lets two more members join and waits until all are voters.
 func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) error {
 	flags := c.system.flags
-	if c.system.delay > 0 { // others find a member behind a relay, at another address with the same port
-		for _, addr := range slices.Concat(c.apis, rafts) {
+	if c.system.delay > 0 || c.system.relayed { // others find a member behind a relay, at another address with the same port
+		if c.system.relayed {
+			c.ways = newLinks()
+		}
+		for i, addr := range slices.Concat(c.apis, rafts) {
 			_, port, _ := net.SplitHostPort(addr)
-			if err := relay(ctx, net.JoinHostPort(relayHost, port), addr, c.system.delay); err != nil {
+			w := way{delay: c.system.delay}
+			if c.system.relayed && i >= members {
+				w.hold = c.ways.holding(ctx, i-members)
+			}
+			if err := relay(ctx, net.JoinHostPort(relayHost, port), addr, w); err != nil {
 				return err
 			}
 		}
@@ -75,6 +84,7 @@ func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) erro
 		p, err := f.launch(c.dir, name, append(args, more...)...)
 		if err == nil {
 			c.procs = append(c.procs, p)
+			c.ways.started(p)
 		}
 		return err
 	}
@@ -177,6 +187,8 @@ func (c *musterCluster) configuration(ctx context.Context, via int) (r raftConfi
 }
 
 func (c *musterCluster) processes() []*process { return c.procs }
+
+func (c *musterCluster) links() *links { return c.ways }
 
 func (c *musterCluster) leader(ctx context.Context) (int, error) {
 	for i := range c.procs {

@@ -17,6 +17,7 @@ type system interface {
 // cluster is three running processes; members are numbered from 0.
 type cluster interface {
 	processes() []*process
+	links() *links // nil: the members reach each other directly
 	leader(ctx context.Context) (int, error)
 	dial(member int, shared bool) (conn, error)       // one connection to one member; shared: by many clients at a time
 	caughtUp(ctx context.Context, member int) error   // nil once it is a voter and knows what the leader knows now
