@@ -102,6 +102,15 @@ func (m *member) asOther(t *testing.T, threads int) {
 		fmt.Sprintf("--regid=%d", otherUser), "--clear-groups", binary}, m.args...)
 }
 
+// mayRun bounds the threads of a running process, as its user: root may not everywhere.
+func (m *member) mayRun(t *testing.T, threads int) {
+	t.Helper()
+	if out, err := exec.Command("setpriv", fmt.Sprintf("--reuid=%d", otherUser), fmt.Sprintf("--regid=%d", otherUser), "--clear-groups",
+		"prlimit", fmt.Sprintf("--pid=%d", m.cmd.Process.Pid), fmt.Sprintf("--nproc=%d:1000", threads)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 // TestNoThreads: a member that cannot start enough threads says so and makes nothing. One that cannot start any more later
 // gives leadership away, or ends: it does not lead half alive.
 func TestNoThreads(t *testing.T) {
@@ -142,10 +151,7 @@ func TestNoThreads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	few := unix.Rlimit{Cur: uint64(len(running) / 2), Max: 1000}
-	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NPROC, &few, nil); err != nil {
-		t.Fatal(err)
-	}
+	m.mayRun(t, len(running)/2)
 	other := c.members[1]
 	eventually(t, formed, "another one leads", func() error {
 		st, err := other.tryStatus()
@@ -166,10 +172,7 @@ func TestNoThreads(t *testing.T) {
 	if !strings.Contains(string(text), "cannot start threads") {
 		t.Errorf("its log does not say so: %s", lastLines(m.log, 20))
 	}
-	few.Cur = 1000
-	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NPROC, &few, nil); err != nil {
-		t.Fatal(err)
-	}
+	m.mayRun(t, 1000)
 	m.awaitReady(t)
 	c.awaitVoters(t)
 }

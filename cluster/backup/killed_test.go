@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -52,6 +53,7 @@ func holdingBack(t *testing.T, to string) (proxy *httptest.Server, second <-chan
 	came := make(chan struct{}, 100)
 	proxy = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("partNumber") > "1" {
+			_, _ = io.Copy(io.Discard, r.Body) // only after that the end of the connection ends the context
 			came <- struct{}{}
 			<-r.Context().Done()
 			return
