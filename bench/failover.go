@@ -56,7 +56,8 @@ var losses = []loss{
 
 func others(leader int) []int { return []int{(leader + 1) % members, (leader + 2) % members} }
 
-// isolation loses the leader by the network: what it sends to the others does not arrive, or what they send to it, or both.
+// isolation loses the leader by the network: what it sends to the others does not arrive, or what they send to it, or
+// both.
 func isolation(what string, from, to bool) loss {
 	return loss{
 		what:  what,

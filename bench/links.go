@@ -12,7 +12,8 @@ import (
 	"sync"
 )
 
-// relayed returns a system whose members reach each other through relays, which can hold back what one sends to another.
+// relayed returns a system whose members reach each other through relays, which can hold back what one sends to
+// another.
 func relayed(s system) system {
 	switch s := s.(type) {
 	case *musterSystem:

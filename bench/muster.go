@@ -61,7 +61,7 @@ func (s *musterSystem) start(ctx context.Context, f *fleet) (cluster, error) {
 // form founds the cluster, lets two more members join and waits until all are voters.
 func (c *musterCluster) form(ctx context.Context, f *fleet, rafts []string) error {
 	flags := c.system.flags
-	if c.system.delay > 0 || c.system.relayed { // others find a member behind a relay, at another address with the same port
+	if c.system.delay > 0 || c.system.relayed { // others find a member behind a relay, at another address
 		if c.system.relayed {
 			c.ways = newLinks()
 		}

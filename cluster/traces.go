@@ -16,8 +16,8 @@ import (
 
 // A member whose data directory is replaced by an older copy has forgotten entries that it confirmed and votes that it
 // gave. So each test write of its disk has a number, the others remember the last one, and a start with a lower one is
-// rejected. The others' numbers are in the block of a member's own test write, so that they outlive its process; a write
-// for them alone would cost more than it tells.
+// rejected. The others' numbers are in the block of a member's own test write, so that they outlive its process; a
+// write for them alone would cost more than it tells.
 
 const (
 	traceSilent = 3 * probeEvery  // without an answer for this long the leader tells the others of a member
@@ -161,8 +161,8 @@ func (x *traces) forget(id uint64) {
 	delete(x.of, id)
 }
 
-// nextTrial returns the number of the test write after one. It is at least the time in milliseconds, so that a directory
-// that has lost its number does not look older than it is.
+// nextTrial returns the number of the test write after one. It is at least the time in milliseconds, so that a
+// directory that has lost its number does not look older than it is.
 func nextTrial(last uint64, now time.Time) uint64 {
 	return max(last+1, uint64(max(now.UnixMilli(), 1)))
 }

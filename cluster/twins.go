@@ -54,7 +54,7 @@ type hello struct {
 	NodeID      uint64          `json:"nodeId,omitempty"`
 	RaftAddress string          `json:"raftAddress"`
 	Places      []datadir.Place `json:"peers,omitempty"`  // in the answer: addresses of members
-	Traces      string          `json:"traces,omitempty"` // as in a probe: what this member's directory knows of the others
+	Traces      string          `json:"traces,omitempty"` // as in a probe: what this directory knows of others
 }
 
 // TwinError means that another process has this member's identity, or had it with a newer data directory.

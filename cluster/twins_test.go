@@ -71,8 +71,8 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestTracesOutlive: what a member knows of the others is in its own test write, Raft servers first, and the next process
-// tells of it. A later run counts from its own number there, too.
+// TestTracesOutlive: what a member knows of the others is in its own test write, Raft servers first, and the next
+// process tells of it. A later run counts from its own number there, too.
 func TestTracesOutlive(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, datadir.RaftDir), 0o700); err != nil {
@@ -91,7 +91,8 @@ func TestTracesOutlive(t *testing.T) {
 		t.Errorf("%d, %d traces: %s", number, n, text)
 	}
 	third.hear(500, Incarnation{}, after.tell(7, Incarnation{ID: "a"}, 5, []store.Server{{NodeID: 299}}))
-	if h := (hello{Incarnation: Incarnation{ID: "b", Stored: 1298}, NodeID: 299}); len(third.of) != traceMost || !third.outdates(h) {
+	h := hello{Incarnation: Incarnation{ID: "b", Stored: 1298}, NodeID: 299}
+	if len(third.of) != traceMost || !third.outdates(h) {
 		t.Errorf("%v", third.of)
 	}
 	after.saw(299, "b", 10)
@@ -100,7 +101,8 @@ func TestTracesOutlive(t *testing.T) {
 	}
 }
 
-// TestNextTrial: numbers only grow, also when the clock is set back; a directory that lost its number is not an older one.
+// TestNextTrial: numbers only grow, also when the clock is set back; a directory that lost its number is not an older
+// one.
 func TestNextTrial(t *testing.T) {
 	now := time.UnixMilli(1000)
 	for last, want := range map[uint64]uint64{0: 1000, 999: 1000, 1000: 1001, 5000: 5001} {
@@ -113,8 +115,8 @@ func TestNextTrial(t *testing.T) {
 	}
 }
 
-// TestIncarnation: a process begins with a number of its own, before its Raft server starts; an older copy that was refused
-// late stays one, whatever it has written.
+// TestIncarnation: a process begins with a number of its own, before its Raft server starts; an older copy that was
+// refused late stays one, whatever it has written.
 func TestIncarnation(t *testing.T) {
 	d := &datadir.Dir{Path: t.TempDir()}
 	if err := os.Mkdir(filepath.Join(d.Path, datadir.RaftDir), 0o700); err != nil {
@@ -124,7 +126,8 @@ func TestIncarnation(t *testing.T) {
 	first.Begin(d)
 	second := NewIncarnation(d)
 	second.Begin(d)
-	if first.Stored != 0 || first.Begun == 0 || second.Stored != first.Begun || second.Begun <= second.Stored || first.ID == second.ID {
+	if first.Stored != 0 || first.Begun == 0 || second.Stored != first.Begun || second.Begun <= second.Stored ||
+		first.ID == second.ID {
 		t.Errorf("%+v, %+v", first, second)
 	}
 	if err := d.NoteRefused("127.0.0.1:1", true, second.Stored); err != nil {

@@ -78,8 +78,8 @@ func (m *member) saysOlder(t *testing.T) {
 	}
 }
 
-// TestRolledBackWhileAllWereOff: the others know from their own directories how far a member was. An older copy that was
-// started before them ends when they come, and does not become newer by what it has written meanwhile.
+// TestRolledBackWhileAllWereOff: the others know from their own directories how far a member was. An older copy that
+// was started before them ends when they come, and does not become newer by what it has written meanwhile.
 func TestRolledBackWhileAllWereOff(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 3)

@@ -94,7 +94,8 @@ func (m *member) asOther(t *testing.T, threads int) {
 	if err := exec.Command("cp", self(), binary).Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Chmod(binary, 0o755), os.Chmod(m.cluster.root, 0o777), os.Chmod(filepath.Dir(m.cluster.root), 0o711)); err != nil {
+	if err := errors.Join(os.Chmod(binary, 0o755), os.Chmod(m.cluster.root, 0o777),
+		os.Chmod(filepath.Dir(m.cluster.root), 0o711)); err != nil {
 		t.Fatal(err)
 	}
 	limit := fmt.Sprintf("--nproc=%d", threads)
@@ -105,14 +106,15 @@ func (m *member) asOther(t *testing.T, threads int) {
 // mayRun bounds the threads of a running process, as its user: root may not everywhere.
 func (m *member) mayRun(t *testing.T, threads int) {
 	t.Helper()
-	if out, err := exec.Command("setpriv", fmt.Sprintf("--reuid=%d", otherUser), fmt.Sprintf("--regid=%d", otherUser), "--clear-groups",
-		"prlimit", fmt.Sprintf("--pid=%d", m.cmd.Process.Pid), fmt.Sprintf("--nproc=%d:1000", threads)).CombinedOutput(); err != nil {
+	cmd := exec.Command("setpriv", fmt.Sprintf("--reuid=%d", otherUser), fmt.Sprintf("--regid=%d", otherUser),
+		"--clear-groups", "prlimit", fmt.Sprintf("--pid=%d", m.cmd.Process.Pid), fmt.Sprintf("--nproc=%d:1000", threads))
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
 
-// TestNoThreads: a member that cannot start enough threads says so and makes nothing. One that cannot start any more later
-// gives leadership away, or ends: it does not lead half alive.
+// TestNoThreads: a member that cannot start enough threads says so and makes nothing. One that cannot start any more
+// later gives leadership away, or ends: it does not lead half alive.
 func TestNoThreads(t *testing.T) {
 	t.Parallel()
 	clusters <- struct{}{}

@@ -69,8 +69,8 @@ func (u *user) sendAll(m *member, list []harmlessRequest) <-chan []answer {
 	return done
 }
 
-// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope, and says
-// whether something may have happened and when to try again.
+// askAll sends all requests at once and checks what each answer owes its caller: it comes, in its family's envelope,
+// and says whether something may have happened and when to try again.
 func (u *user) askAll(t *testing.T, m *member, situation string, list []harmlessRequest) {
 	t.Helper()
 	answers := awaitAll(t, situation, u.sendAll(m, list))
@@ -153,8 +153,9 @@ func TestEverySituation(t *testing.T) {
 	c.members[2].carryOn()
 }
 
-// TestRemovedSituation walks over all documented operations on a member that has been removed while it hung, be it the leader of
-// that time, and that learns of it while it answers. It ends as removed members do, and nothing is carried out for it.
+// TestRemovedSituation walks over all documented operations on a member that has been removed while it hung, be it the
+// leader of that time, and that learns of it while it answers. It ends as removed members do, and nothing is carried
+// out for it.
 func TestRemovedSituation(t *testing.T) {
 	t.Parallel()
 	list := harmlessRequests(t)
@@ -194,7 +195,8 @@ func TestRemovedSituation(t *testing.T) {
 			gone.awaitExpelled(t)
 			c.members = c.others(gone)
 			c.awaitVoters(t)
-			left.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM audit WHERE node_id = %d AND revision > %d", gone.n, removal), "0")
+			left.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM audit WHERE node_id = %d AND revision > %d", gone.n,
+				removal), "0")
 		})
 	}
 }

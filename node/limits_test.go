@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestLimits: each limit with which a process would end in the midst of its work has a sentence that names it, and those of
-// this process are enough.
+// TestLimits: each limit with which a process would end in the midst of its work has a sentence that names it, and
+// those of this process are enough.
 func TestLimits(t *testing.T) {
 	if err := readLimits().check(); err != nil {
 		t.Errorf("this process: %v", err)

@@ -14,8 +14,8 @@ import (
 	"muster/store"
 )
 
-// TestPlaces: members at addresses of IPv6 alone, at a host name, and in directories behind symbolic links form a cluster,
-// write through each other and are the same after a restart.
+// TestPlaces: members at addresses of IPv6 alone, at a host name, and in directories behind symbolic links form a
+// cluster, write through each other and are the same after a restart.
 func TestPlaces(t *testing.T) {
 	for what, host := range map[string]string{"IPv6": "[::1]", "a host name": "localhost"} {
 		t.Run(what, func(t *testing.T) {
@@ -55,7 +55,8 @@ func TestPlaces(t *testing.T) {
 			})
 			aliased := two[1]
 			aliased.Data += ".real"
-			if _, err := node.Start(ctx, aliased); err == nil || !strings.Contains(err.Error(), "is in use by a running muster") {
+			if _, err := node.Start(ctx, aliased); err == nil ||
+				!strings.Contains(err.Error(), "is in use by a running muster") {
 				t.Errorf("the same directory by another name: %v", err)
 			}
 			for i := range two {

@@ -14,9 +14,9 @@ import (
 	"muster/store"
 )
 
-// TestRecoverMixedVersions: survivors of a lost majority have different musters. One that does not know the schema of the
-// database says so and changes nothing, whichever directory it is used on and whoever tells it of the schema; an older one
-// among the others is named. The newest log is chosen by its end alone.
+// TestRecoverMixedVersions: survivors of a lost majority have different musters. One that does not know the schema of
+// the database says so and changes nothing, whichever directory it is used on and whoever tells it of the schema; an
+// older one among the others is named. The newest log is chosen by its end alone.
 func TestRecoverMixedVersions(t *testing.T) {
 	g := startGroup(t, 3)
 	for _, dir := range g.dirs {
@@ -52,7 +52,8 @@ func TestRecoverMixedVersions(t *testing.T) {
 	} else if here.Last == there.Last && here.NodeID > there.NodeID {
 		here, there = there, here
 	}
-	if here.Schema != known || here.Known != known || here.Members[1].MaxSchema != known || here.Members[1].Version != "test" {
+	if here.Schema != known || here.Known != known || here.Members[1].MaxSchema != known ||
+		here.Members[1].Version != "test" {
 		t.Errorf("%+v", here)
 	}
 	survivor := func(p *datadir.RecoveryPlan) datadir.Survivor {
@@ -83,7 +84,8 @@ func TestRecoverMixedVersions(t *testing.T) {
 	for _, x := range []datadir.Survivor{{NodeID: other.NodeID, Last: other.Last, Known: known - 1},
 		{NodeID: other.NodeID, Last: other.Last, Schema: known - 1, Known: known - 1}} {
 		list := here.Behind([]datadir.Survivor{x})
-		if err := here.Check([]datadir.Survivor{x}); err != nil || len(list) != 1 || !strings.Contains(list[0], "leads once it has a newer one") {
+		if err := here.Check([]datadir.Survivor{x}); err != nil || len(list) != 1 ||
+			!strings.Contains(list[0], "leads once it has a newer one") {
 			t.Errorf("the other one is older: %v, %v", list, err)
 		}
 	}
@@ -125,7 +127,8 @@ func adoptOlder(t *testing.T, from, to string, other datadir.Survivor, as func(i
 	})
 	as(migrations.Latest-1, func() {
 		withPlan(t, to, func(d *datadir.Dir, p *datadir.RecoveryPlan) {
-			if _, err := datadir.AdoptRecovery(d, p, bundle, time.Now()); err == nil || !strings.Contains(err.Error(), "with the newer muster") {
+			if _, err := datadir.AdoptRecovery(d, p, bundle, time.Now()); err == nil ||
+				!strings.Contains(err.Error(), "with the newer muster") {
 				t.Errorf("an older muster adopts: %v", err)
 			}
 		})

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestAuditSaysHow: no audit row is written without a detail, also where no route leads: the leader's own rows say what they
-// did, too.
+// TestAuditSaysHow: no audit row is written without a detail, also where no route leads: the leader's own rows say
+// what they did, too.
 func TestAuditSaysHow(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil {

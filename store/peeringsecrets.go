@@ -296,7 +296,8 @@ func (ps Peerings) Leave(ctx context.Context, actor Actor, id, hash string) erro
 			if err := tx.putPeeringSecrets(id, x); err != nil {
 				return err
 			}
-			return tx.audit("peering.left", peeringObject(p.Name), made("id", p.ID, "continues", "with the dialer of a newer token"))
+			return tx.audit("peering.left", peeringObject(p.Name), made("id", p.ID, "continues",
+				"with the dialer of a newer token"))
 		}
 		return tx.terminatePeering(p)
 	})

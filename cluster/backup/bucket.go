@@ -245,8 +245,8 @@ func (b *bucket) Remove(name string) error {
 	return said(b.client.RemoveObject(b.ctx, b.name, b.key(name), minio.RemoveObjectOptions{}))
 }
 
-// endUploads ends uploads of an object that no process completes any more. An error is none of the caller's: sweep tries
-// again, and without the right to list uploads nobody can.
+// endUploads ends uploads of an object that no process completes any more. An error is none of the caller's: sweep
+// tries again, and without the right to list uploads nobody can.
 func (b *bucket) endUploads(name string) {
 	_ = b.client.RemoveIncompleteUpload(b.ctx, b.name, b.key(name))
 }

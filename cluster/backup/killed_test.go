@@ -64,8 +64,8 @@ func holdingBack(t *testing.T, to string) (proxy *httptest.Server, second <-chan
 	return proxy, came
 }
 
-// A process is killed while it uploads: no object has the name of the backup, and the parts are gone once another member
-// has made the backup under that name, or once it was given up.
+// A process is killed while it uploads: no object has the name of the backup, and the parts are gone once another
+// member has made the backup under that name, or once it was given up.
 func TestKilledWhileUploading(t *testing.T) {
 	s := buckettest.Start(t, t.TempDir(), false)
 	proxy, second := holdingBack(t, s.URL)

@@ -137,8 +137,8 @@ func (p *RecoveryPlan) schema(others []Survivor) int64 {
 	return newest
 }
 
-// CheckSchema returns why this muster must not be used for the recovery: it does not know the schema of the database, so
-// the recovered cluster would have no member that can lead.
+// CheckSchema returns why this muster must not be used for the recovery: it does not know the schema of the database,
+// so the recovered cluster would have no member that can lead.
 func (p *RecoveryPlan) CheckSchema(others ...Survivor) error { return p.checkSchema(p.schema(others)) }
 
 func (p *RecoveryPlan) checkSchema(schema int64) error {

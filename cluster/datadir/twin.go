@@ -39,8 +39,8 @@ func (d *Dir) NoteRefused(address string, older bool, stored uint64) error {
 	return d.noteTwin(r)
 }
 
-// RefusedAsOlder returns the number of the last test write with which this directory was refused as an older copy; 0: it
-// was not.
+// RefusedAsOlder returns the number of the last test write with which this directory was refused as an older copy; 0:
+// it was not.
 func (d *Dir) RefusedAsOlder() uint64 {
 	if r, ok := d.twin(); ok && r.Older {
 		return r.Stored

@@ -185,8 +185,8 @@ func TestDialPolicy(t *testing.T) {
 	}
 }
 
-// TestNameOfManyAddresses: of the addresses that a host name has, one says nothing, one is another member's and one refuses
-// connections: the one that is the member's is found behind them, within the time of a forwarded request.
+// TestNameOfManyAddresses: of the addresses that a host name has, one says nothing, one is another member's and one
+// refuses connections: the one that is the member's is found behind them, within the time of a forwarded request.
 func TestNameOfManyAddresses(t *testing.T) {
 	ca, err := certs.NewCA(certs.Transport, agedCluster, time.Now().Add(-time.Hour))
 	if err != nil {
@@ -231,7 +231,8 @@ func TestNameOfManyAddresses(t *testing.T) {
 	tr.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
 		return nil, &net.DNSError{Err: "no such host", Name: "members.example", IsNotFound: true}
 	}
-	if _, err := tr.DialRaft(t.Context(), 2); err == nil || !strings.Contains(err.Error(), "lookup members.example: no such host") {
+	if _, err := tr.DialRaft(t.Context(), 2); err == nil ||
+		!strings.Contains(err.Error(), "lookup members.example: no such host") {
 		t.Errorf("a name that is not known: %v", err)
 	}
 }
