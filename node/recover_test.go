@@ -90,9 +90,8 @@ func TestRecoverMixedVersions(t *testing.T) {
 		}
 	}
 	newer := other
-	newer.Last = here.Last
-	newer.Last.Index++
-	newer.Schema = known - 1 // its mirror lags, its log does not
+	newer.Last, newer.Schema = here.Last, known-1
+	newer.Last.Index++ // its mirror lags, its log does not
 	if err := here.Check([]datadir.Survivor{newer}); err == nil || !strings.Contains(err.Error(), "has the newer log") {
 		t.Errorf("the newer log is the other one's: %v", err)
 	}
