@@ -198,7 +198,13 @@ type keeper struct {
 }
 
 func newKeeper(m *member, vw *view, traces func() string) *keeper {
-	k := &keeper{member: m, view: vw, storage: newStorage(time.Now()), traces: traces, threads: store.Threads}
+	k := &keeper{
+		member:  m,
+		view:    vw,
+		storage: newStorage(time.Now()),
+		traces:  traces,
+		threads: store.Threads,
+	}
 	k.storage.wrote(m.Incarnation.Begun)
 	k.disk.Store(&datadir.Disk{})
 	k.look()

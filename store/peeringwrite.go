@@ -186,25 +186,6 @@ func (t *Tx) storePeerNews(id string, news PeerNews) (stored int, err error) {
 	return stored + rowBytes + lengthOf(p.CAPems) + lengthOf(p.ServerAddresses) + len(p.StatusReason), nil
 }
 
-const newsShown = 4 // addresses or authorities of a peer in one audit row
-
-// newsDetail describes, for the audit, a change that a peer's news have made. was is the state before.
-func newsDetail(action, was string, p *Peering) string {
-	switch action {
-	case "peering.trust":
-		var list []string
-		for _, root := range p.CAPems[:min(len(p.CAPems), newsShown)] {
-			list = append(list, fingerprintPEM(root))
-		}
-		return made("authorities", len(p.CAPems), "sha256", list)
-	case "peering.addresses":
-		return made("addresses", p.ServerAddresses[:min(len(p.ServerAddresses), newsShown)], "of", len(p.ServerAddresses))
-	case "peering.active":
-		return made("id", p.ID, "was", was, "datacenter", p.RemoteDatacenter)
-	}
-	return p.StatusReason
-}
-
 // rowBytes is the approximate size of a row besides its texts.
 const rowBytes = 300
 

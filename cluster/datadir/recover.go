@@ -79,7 +79,13 @@ func PlanRecovery(ctx context.Context, d *Dir, given ...Place) (*RecoveryPlan, e
 	if n == nil {
 		return nil, fmt.Errorf("%s is not the data directory of a member", d.Path)
 	}
-	p := &RecoveryPlan{ClusterID: n.ClusterID, NodeID: n.NodeID, Name: n.Name, Known: store.LatestSchema(), given: given}
+	p := &RecoveryPlan{
+		ClusterID: n.ClusterID,
+		NodeID:    n.NodeID,
+		Name:      n.Name,
+		Known:     store.LatestSchema(),
+		given:     given,
+	}
 	if err := d.CheckRemoved(n); err != nil {
 		return nil, err
 	}
