@@ -259,16 +259,6 @@ func (k *keeper) try(dir string, number uint64, room bool) error {
 	return err
 }
 
-// Begin makes the first test write of a process, before its Raft server starts: a copy of the directory from before
-// that is known as an older one, however short this process runs. It blocks as long as the disk does.
-func (i *Incarnation) Begin(d *datadir.Dir) {
-	number, traces := readTrial(d.Path)
-	number = nextTrial(max(number, i.Stored), time.Now())
-	if wrote, err := tryDisk(d.Path, number, traces); wrote && err == nil { // else the keeper says what is wrong
-		i.Begun = number
-	}
-}
-
 // lastTrial makes the last test write of a process that ends in order, and returns its number; 0: it cannot be written.
 // It waits for the disk until ctx ends.
 func (k *keeper) lastTrial(ctx context.Context) uint64 {

@@ -360,3 +360,13 @@ func readTrial(dir string) (number uint64, traces string) {
 	}
 	return number, string(text)
 }
+
+// Begin makes the first test write of a process, before its Raft server starts: a copy of the directory from before
+// that is known as an older one, however short this process runs. It blocks as long as the disk does.
+func (i *Incarnation) Begin(d *datadir.Dir) {
+	number, traces := readTrial(d.Path)
+	number = nextTrial(max(number, i.Stored), time.Now())
+	if wrote, err := tryDisk(d.Path, number, traces); wrote && err == nil { // else the keeper says what is wrong
+		i.Begun = number
+	}
+}
