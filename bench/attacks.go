@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,7 @@ func (b *bench) attack(ctx context.Context, attacker, name string) error {
 	}{{"p99 on a kept connection", kept, keptBeside}, {"p99 with a new connection", fresh, freshBeside}} {
 		alone, under := x.alone.value(), x.under.value()
 		under.Value = under.P99
-		g := below(alone.P99+attackP99, "ms")
+		g := below(math.Round(alone.P99+attackP99), "ms")
 		g.text += fmt.Sprintf(" (%.1f alone)", alone.P99)
 		row(x.what, "ms", under, g)
 	}

@@ -102,7 +102,7 @@ func Default() Config {
 		RestoreLimit:      16 << 30,
 		PeerPing:          peering.DefaultPing,
 		Limits:            handlers.DefaultLimits,
-		Connections:       netlimit.Limits{All: 8192, PerAddress: 1024, Bytes: 1_000_000},
+		Connections:       netlimit.Limits{All: 8192, PerAddress: 768, Bytes: 1_000_000},
 	}
 }
 
