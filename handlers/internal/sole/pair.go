@@ -4,16 +4,20 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"muster/internal/await"
 	"muster/store"
 )
 
+// steady is a network latency for Raft with which a busy machine holds no elections: the leader of a pair stays.
+const steady = 500 * time.Millisecond
+
 // NewPair founds a cluster of two voters, both in this process: users ask both in turn. change adjusts the
 // configuration of the handlers of each.
 func NewPair(t testing.TB, change ...func(*Config)) *Member {
 	t.Helper()
-	s := New(t, change...)
+	s := found(t, steady, change...)
 	s.AddVoter(func() bool { return true })
 	peer := s.peer.Load()
 	cfg := NewConfig(peer, s.ClusterID, "two")

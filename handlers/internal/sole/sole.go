@@ -37,14 +37,21 @@ type Member struct {
 	ask2  *atomic.Pointer[func() bool] // do the other voters confirm it? nil: they do
 	peer  *atomic.Pointer[store.Store] // the second voter, if there is one
 
-	follower *Member  // see NewPair
-	secrets  sync.Map // see Secret
+	late     time.Duration // network latency of Raft; 0: the default
+	follower *Member       // see NewPair
+	secrets  sync.Map      // see Secret
 	served   sync.Once
 	at       string // where it serves users
 }
 
 // New founds a cluster in a temporary directory; change, if not nil, adjusts the configuration of the handlers.
 func New(t testing.TB, change ...func(*Config)) *Member {
+	t.Helper()
+	return found(t, 0, change...)
+}
+
+// found is New with another network latency for Raft; 0 means the default.
+func found(t testing.TB, latency time.Duration, change ...func(*Config)) *Member {
 	t.Helper()
 	identity, err := certs.NewIdentity()
 	if err != nil {
@@ -53,6 +60,7 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 	f, admin := founding(t, identity.Recipient().String())
 	log := slog.New(slog.DiscardHandler)
 	out := &Member{
+		late:  latency,
 		T:     t,
 		Admin: admin,
 		Dir:   t.TempDir(),
@@ -70,13 +78,14 @@ func New(t testing.TB, change ...func(*Config)) *Member {
 		return confirms == nil || (*confirms)()
 	}
 	st, err := store.Open(store.Config{
-		Dir:      out.Dir,
-		NodeID:   1,
-		Identity: identity,
-		Founding: f,
-		Logger:   log,
-		Dial:     dial,
-		Ask:      ask,
+		Dir:            out.Dir,
+		NodeID:         1,
+		Identity:       identity,
+		Founding:       f,
+		Logger:         log,
+		Dial:           dial,
+		Ask:            ask,
+		NetworkLatency: latency,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,12 +122,13 @@ func (s *Member) AddVoter(confirms func() bool) {
 	identity, err := certs.NewIdentity()
 	check(err)
 	peer, err := store.Open(store.Config{
-		Dir:      s.T.TempDir(),
-		NodeID:   2,
-		Identity: identity,
-		Logger:   slog.New(slog.DiscardHandler),
-		Dial:     func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx, 2) },
-		Ask:      func(context.Context, []uint64, int) bool { return true },
+		Dir:            s.T.TempDir(),
+		NodeID:         2,
+		Identity:       identity,
+		Logger:         slog.New(slog.DiscardHandler),
+		Dial:           func(ctx context.Context, _ uint64) (net.Conn, error) { return s.Store.DialOwn(ctx, 2) },
+		Ask:            func(context.Context, []uint64, int) bool { return true },
+		NetworkLatency: s.late,
 	})
 	check(err)
 	s.peer.Store(peer)
