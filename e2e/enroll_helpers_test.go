@@ -61,8 +61,6 @@ type createdKey struct {
 	Encoded    string
 }
 
-func (k createdKey) header() string { return "Authorization: ApiKey " + k.Encoded }
-
 func (u *user) enrollments(t *testing.T, m *member) []client.Enrollment {
 	t.Helper()
 	return get[[]client.Enrollment](t, u, m, "GET", "/api/v1/cluster/enrollments", "")

@@ -39,7 +39,6 @@ type Provider struct {
 	often  int            // how many questions of a device flow come too often
 	told   map[string]any // at the userinfo endpoint; nil: there is none
 	says   map[string]any // what discovery says otherwise
-	asked  map[string]int
 }
 
 type grant struct{ challenge, redirect, nonce string }
@@ -66,7 +65,6 @@ func made(t testing.TB, claims map[string]any) *Provider {
 		t:        t,
 		claims:   claims,
 		codes:    map[string]grant{},
-		asked:    map[string]int{},
 	}
 	p.Rotate()
 	mux := http.NewServeMux()
@@ -79,7 +77,6 @@ func made(t testing.TB, claims map[string]any) *Provider {
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.asked[r.URL.Path]++
 		mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(p.Close)
@@ -134,13 +131,6 @@ func (p *Provider) Approve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.yes = true
-}
-
-// Asked returns how often a path was asked for.
-func (p *Provider) Asked(path string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.asked[path]
 }
 
 // Visit is what a browser does at an authorization address: it returns the query that the person comes back with.
