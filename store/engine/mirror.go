@@ -60,8 +60,10 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	var fetch, since time.Time
 	p := pace{credit: mirrorCredit}
 	seen, copied := "", "" // versions: the newest, and that of the mirror
+	memory := trimmer{last: time.Now()}
 	for {
 		commits, now := e.changes.wait(), time.Now()
+		memory.giveBack(now)
 		v := e.version()
 		if v != seen {
 			seen, since = v, now
@@ -73,7 +75,6 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			if wait <= 0 || m.Revision() == 0 { // the first copy
 				renewed := m.renew(ctx, e.dumpTo)
 				p.noteCopy(now, time.Now())
-				giveBack()
 				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
 					copied = v
 				}
