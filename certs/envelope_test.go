@@ -71,8 +71,14 @@ func TestDEKRedacted(t *testing.T) {
 	}
 	outs = append(outs, string(must(json.Marshal(map[string]any{"d": d, "p": &d}))), d.String(), d.GoString())
 	var log bytes.Buffer
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "d", d)
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "d", d)
+	untimed := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey { // whose digits may be those of a byte of the key
+			return slog.Attr{}
+		}
+		return a
+	}}
+	slog.New(slog.NewTextHandler(&log, untimed)).Info("x", "d", d)
+	slog.New(slog.NewJSONHandler(&log, untimed)).Info("x", "d", d)
 	for _, s := range append(outs, log.String()) {
 		if !strings.Contains(s, "redacted") || strings.Contains(strings.ToLower(s), "a7a7") || strings.Contains(s, "167") {
 			t.Errorf("%s", s)

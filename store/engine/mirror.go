@@ -58,7 +58,7 @@ func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 // newer copy.
 func (m *Mirror) keep(ctx context.Context, e *Engine) {
 	var fetch, since time.Time
-	p := pace{credit: mirrorCredit}
+	p := pace{credit: mirrorCredit, quiet: e.settles()}
 	seen, copied := "", "" // versions: the newest, and that of the mirror
 	memory := trimmer{last: time.Now()}
 	for {
@@ -75,7 +75,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			if wait <= 0 || m.Revision() == 0 { // the first copy
 				renewed := m.renew(ctx, e.dumpTo)
 				p.noteCopy(now, time.Now())
-				if renewed && (e.Leading() || now.Sub(since) >= mirrorQuiet) {
+				if renewed && (e.Leading() || now.Sub(since) >= p.quiet) {
 					copied = v
 				}
 			}
@@ -103,7 +103,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(mirrorQuiet / 2):
+			case <-time.After(p.quiet / 2):
 			}
 		}
 	}
@@ -119,7 +119,7 @@ func (m *Mirror) fetch(ctx context.Context, e *Engine, path string) error {
 }
 
 const (
-	mirrorQuiet = 200 * time.Millisecond // after this silence the last entry is committed
+	mirrorQuiet = 200 * time.Millisecond // see settles
 	mirrorRest  = 500 * time.Millisecond // between two copies at least
 	mirrorShare = 33                     // copying takes 1/33 of the time of a processor
 	mirrorMost  = 4 * time.Second        // between two copies, however large: the leader judges replicas by their mirrors
@@ -134,7 +134,12 @@ type pace struct {
 	took   time.Duration // duration of that copy
 	dirty  time.Time     // when the first change after it was seen; zero without one
 	credit time.Duration // after that copy
+	quiet  time.Duration // after this silence the last change is in a copy
 }
+
+// settles is the silence after which a follower knows that its last entry is committed: the leader's next heartbeat
+// says so, after 1.5 times the network latency, and takes that time once to arrive.
+func (e *Engine) settles() time.Duration { return max(mirrorQuiet, 4*e.cfg.NetworkLatency) }
 
 func (p *pace) noteChange(now time.Time) {
 	if p.dirty.IsZero() {
@@ -156,7 +161,7 @@ func (p *pace) creditAt(now time.Time) time.Duration {
 
 // next returns when the next copy is due if the newest change was at a given time.
 func (p *pace) next(now, newest time.Time) time.Time {
-	rested, quiet := p.ended.Add(mirrorRest), newest.Add(mirrorQuiet)
+	rested, quiet := p.ended.Add(mirrorRest), newest.Add(p.quiet)
 	rest := min(max(mirrorRest, mirrorShare*p.took), mirrorMost)
 	turn := timing.Later(p.ended.Add(rest), timing.Earlier(quiet, p.dirty.Add(mirrorRest)))
 	if p.creditAt(now) > 0 {

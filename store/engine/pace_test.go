@@ -28,7 +28,7 @@ func TestPaceOfMirror(t *testing.T) {
 		{"one change", 100 * ms, time.Hour, second, 100, 400 * ms, 400 * ms},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := pace{credit: mirrorCredit}
+			p := pace{credit: mirrorCredit, quiet: mirrorQuiet}
 			var copying, longest, last time.Duration
 			now, shown := begin, time.Time{}
 			end := begin.Add(tc.writing)

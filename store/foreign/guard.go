@@ -16,6 +16,7 @@ typedef struct {
 	void *pAppData;
 } mem_methods; // sqlite3_mem_methods
 extern int  sqlite3_config(int, ...);
+extern int  sqlite3_initialize(void);
 extern void sqlite3_progress_handler(void *db, int ops, int (*handler)(void *), void *arg);
 enum { CONFIG_MALLOC = 4, CONFIG_GETMALLOC = 5 };
 
@@ -52,7 +53,8 @@ static void *guarded_realloc(void *p, int n) {
 	return spend(current ? (long long)n - plain.xSize(p) : 0) ? plain.xRealloc(p, n) : 0;
 }
 
-// SQLite accepts this only before its first use.
+// SQLite accepts this only before its first use. It is initialised here, by one thread: dqlite ends the process when
+// its first servers, started at the same time, find it half initialised.
 static int muster_guard_install(void) {
 	mem_methods m;
 	int rc = sqlite3_config(CONFIG_GETMALLOC, &plain);
@@ -62,7 +64,8 @@ static int muster_guard_install(void) {
 	m.xMalloc = guarded_malloc;
 	m.xFree = guarded_free;
 	m.xRealloc = guarded_realloc;
-	return sqlite3_config(CONFIG_MALLOC, &m);
+	rc = sqlite3_config(CONFIG_MALLOC, &m);
+	return rc ? rc : sqlite3_initialize();
 }
 
 static long long muster_now(void) {
