@@ -138,7 +138,7 @@ func apply(in Input, p Plan) Input {
 			continue
 		}
 		if r, ok := role[o.NodeID]; ok {
-			if r == RoleStandBy && o.Role != RoleVoter {
+			if o.Role != RoleVoter && o.Role != RoleStandBy {
 				o.Stalled = 0 // what has passed before Raft sends it anything does not count
 			}
 			o.Role = r
