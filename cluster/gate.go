@@ -53,11 +53,17 @@ func Fence(ctx context.Context, s *store.Store, seeds []datadir.Place, nodeID ui
 // gate confirms membership with the leader.
 type gate struct{ *member }
 
-// unconfirmed are the internal requests that must work without a leader; they reveal only who leads. ofLeaders are
-// requests that only a leader sends, possibly one that this member does not know yet.
+// unconfirmed are the internal requests that must work without a leader, which reveal only who leads, and the goodbye:
+// its transaction asks a majority, while a voter that ends no longer answers who leads. ofLeaders are requests that
+// only a leader sends, possibly one that this member does not know yet.
 var (
-	unconfirmed = map[string]bool{transport.PathAnnounce: true, transport.PathNudge: true, pathRemoved: true,
-		pathMember: true}
+	unconfirmed = map[string]bool{
+		transport.PathAnnounce: true,
+		transport.PathNudge:    true,
+		pathRemoved:            true,
+		pathMember:             true,
+		pathGoodbye:            true,
+	}
 	ofLeaders = map[string]bool{transport.PathProbe: true, pathHooks: true}
 )
 

@@ -260,8 +260,8 @@ func (k *keeper) try(dir string, number uint64, room bool) error {
 }
 
 // lastTrial makes the last test write of a process that ends in order, and returns its number; 0: it cannot be written.
-// It waits for the disk until ctx ends.
-func (k *keeper) lastTrial(ctx context.Context) uint64 {
+// It waits for the disk for 0.3 s.
+func (k *keeper) lastTrial() uint64 {
 	if !k.Storing().OK {
 		return 0
 	}
@@ -276,7 +276,7 @@ func (k *keeper) lastTrial(ctx context.Context) uint64 {
 	select {
 	case number := <-done:
 		return number
-	case <-ctx.Done():
+	case <-time.After(trialWithin):
 		return 0
 	}
 }

@@ -267,22 +267,24 @@ func (an *announcer) warnLeftBehind() {
 
 const (
 	pathGoodbye   = "/internal/goodbye"
-	goodbyeWithin = 800 * time.Millisecond // a process must end, even without a leader
+	goodbyeWithin = 2 * time.Second        // for a busy leader to write it down
+	leaderWithin  = 800 * time.Millisecond // for one to be found: a process must end, even without a leader
+	trialWithin   = 300 * time.Millisecond // for the last test write
 	goodbyePause  = 100 * time.Millisecond // between two attempts at the same leader
 )
 
 // Goodbye tells the leader that this member's process ends in order. It is for a member whose loops have ended; a
-// leader tells no member. It blocks for at most 0.8 s; without a leader by then the goodbye is lost.
+// leader tells no member. It blocks for at most 2 s, without a leader for 0.8 s; then the goodbye is lost.
 func (c *Cluster) Goodbye() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbyeWithin)
 	defer cancel()
 	last := c.Incarnation
-	last.Begun = c.lastTrial(ctx)
+	last.Begun = c.lastTrial()
 	body, err := json.Marshal(last)
 	if err != nil {
 		return
 	}
-	for ctx.Err() == nil {
+	for begin := time.Now(); time.Since(begin) < leaderWithin; {
 		turned := c.Store.Leadership()
 		leader := c.Store.LeaderID()
 		if leader == c.Store.NodeID() || leader != 0 &&
@@ -292,7 +294,6 @@ func (c *Cluster) Goodbye() {
 		select {
 		case <-turned:
 		case <-time.After(goodbyePause):
-		case <-ctx.Done():
 		}
 	}
 }
