@@ -38,6 +38,7 @@ func (b *bench) attacks(ctx context.Context) {
 	names, err := exec.CommandContext(ctx, attacker).Output()
 	if err != nil {
 		fail("the attacker", err)
+		return
 	}
 	for name := range strings.Lines(string(names)) {
 		name = strings.TrimSpace(name)

@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"muster/internal/timing"
 )
 
 // minAuthorityLeft is the minimum remaining validity of an operator's CA.
@@ -32,7 +30,7 @@ func (ca CA) CrossSign(next *x509.Certificate, now time.Time) ([]byte, error) {
 	if next.MaxPathLenZero || next.MaxPathLen > 0 && (below < 0 || next.MaxPathLen < below) {
 		below = next.MaxPathLen
 	}
-	from, to := timing.Later(ca.Cert.NotBefore, next.NotBefore), timing.Earlier(ca.Cert.NotAfter, next.NotAfter)
+	from, to := overlap(ca.Cert, next.NotBefore, next.NotAfter)
 	if !now.Before(to) || !from.Before(to) {
 		return nil, fmt.Errorf("%w: their validity does not overlap", ErrNoCrossSign)
 	}

@@ -20,8 +20,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-
-	"muster/internal/timing"
 )
 
 // Kind is the kind of a certificate authority. The third kind, Workload, is declared in workload.go.
@@ -176,7 +174,7 @@ func (ca CA) Sign(pub crypto.PublicKey, l Leaf) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, to := timing.Later(l.NotBefore, ca.Cert.NotBefore), timing.Earlier(l.NotAfter, ca.Cert.NotAfter)
+	from, to := overlap(ca.Cert, l.NotBefore, l.NotAfter)
 	if !from.Before(to) {
 		return nil, fmt.Errorf("certs: the validity asked for (%s to %s) is empty or outside the CA's own (%s to %s)",
 			stamp(l.NotBefore), stamp(l.NotAfter), stamp(ca.Cert.NotBefore), stamp(ca.Cert.NotAfter))
@@ -273,6 +271,17 @@ func NewSerial() *big.Int {
 	rand.Read(b[:]) // never fails
 	b[0] &= 0x7f
 	return new(big.Int).SetBytes(b[:])
+}
+
+// overlap returns the part of a validity that lies within that of its issuer. Without any, from is not before to.
+func overlap(issuer *x509.Certificate, from, to time.Time) (time.Time, time.Time) {
+	if issuer.NotBefore.After(from) {
+		from = issuer.NotBefore
+	}
+	if issuer.NotAfter.Before(to) {
+		to = issuer.NotAfter
+	}
+	return from, to
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

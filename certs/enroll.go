@@ -14,8 +14,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"muster/internal/timing"
 )
 
 // NewRSAKey makes an RSA key of 4096 bits, for software that accepts no other kind. It takes a second or more of CPU
@@ -53,7 +51,7 @@ func (e Enrolled) check(ca CA, pub crypto.PublicKey) (from, to time.Time, err er
 	if err := checkPublicKey(pub); err != nil {
 		return from, to, err
 	}
-	from, to = timing.Later(e.NotBefore, ca.Cert.NotBefore), timing.Earlier(e.NotAfter, ca.Cert.NotAfter)
+	from, to = overlap(ca.Cert, e.NotBefore, e.NotAfter)
 	if !from.Before(to) {
 		return from, to, errors.New("certs: the validity asked for is empty or outside the CA's own")
 	}

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"muster/internal/timing"
 )
 
 var (
@@ -63,13 +61,20 @@ func VerifyPinned(rawCerts [][]byte, pin string, now time.Time) error {
 	// genuine chains only, and "too early" and "too late" can be told apart,
 	// which x509 reports as one reason.
 	leaf := chain[0]
-	from, to := timing.Later(leaf.NotBefore, root.NotBefore), timing.Earlier(leaf.NotAfter, root.NotAfter)
+	from, to := overlap(root, leaf.NotBefore, leaf.NotAfter)
+	at := now
+	if at.Before(from) {
+		at = from
+	}
+	if at.After(to) {
+		at = to
+	}
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	_, err = leaf.Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: others,
-		CurrentTime:   timing.Earlier(timing.Later(now, from), to),
+		CurrentTime:   at,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	switch {

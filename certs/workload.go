@@ -20,8 +20,6 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"muster/internal/timing"
 )
 
 // Workload is the kind of the authority that signs X509-SVIDs, the identities of software. It is separate, so that a
@@ -101,7 +99,7 @@ func (ca CA) SignSVID(pub crypto.PublicKey, s SVID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, to := timing.Later(s.NotBefore, ca.Cert.NotBefore), timing.Earlier(s.NotAfter, ca.Cert.NotAfter)
+	from, to := overlap(ca.Cert, s.NotBefore, s.NotAfter)
 	if !from.Before(to) {
 		return nil, errors.New("certs: the validity asked for is outside the CA's own")
 	}
