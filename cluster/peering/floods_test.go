@@ -21,12 +21,12 @@ func (m *testMember) opened(t *testing.T, name string) (c *peerConn, id, secret 
 	id, secret = m.token(t, name)
 	_, answer := m.ask(t, frame{Exchange: &exchangeFrame{id, secret}})
 	if answer.Secret == nil {
-		t.Fatalf("the exchange: %+v", answer)
+		t.Fatalf("the exchange: %+v", answer.Refused)
 	}
 	secret = answer.Secret.Secret
 	c, answer = m.ask(t, frame{Open: &openFrame{PeerID: id, Secret: secret}})
 	if answer.Opened == nil {
-		t.Fatalf("the stream: %+v", answer)
+		t.Fatalf("the stream: %+v", answer.Refused)
 	}
 	return c, id, secret
 }

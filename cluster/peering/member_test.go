@@ -98,19 +98,22 @@ func (m *testMember) stranger(t *testing.T) (*peerConn, error) {
 }
 
 // ask sends a first message and returns the answer to it.
-func (m *testMember) ask(t *testing.T, f frame) (*peerConn, *frame) {
+func (m *testMember) ask(t *testing.T, f frame) (c *peerConn, answer *frame) {
 	t.Helper()
-	c, err := m.stranger(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.write(f, 10*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	answer, err := c.read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.True(t, "an answer that is none to ask again", func() bool {
+		var err error
+		if c, err = m.stranger(t); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.write(f, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err = c.read(); err != nil {
+			t.Fatal(err)
+		}
+		r := answer.Refused
+		return r == nil || r.Code != refusedNotLeader && r.Code != refusedBusy
+	})
 	return c, answer
 }
 
