@@ -201,12 +201,16 @@ func (m *Maker) leave(j *job) {
 	})
 }
 
-// background gives this goroutine a thread of its own with the lowest priority for processor and disk. The thread ends
-// with the goroutine.
+// background gives this goroutine a thread of its own with the lowest priority for the disk and a low one for the
+// processor: at nice 10 a thread still gets a tenth of a processor that others want whole, so that a backup ends on a
+// busy machine too; at nice 19 it would get a seventieth. The thread ends with the goroutine.
 func background() {
 	runtime.LockOSThread()
-	const whoProcess, bestEffort, last = 1, 2 << 13, 7 // ioprio_set(2)
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+	const (
+		whoProcess, bestEffort, last = 1, 2 << 13, 7 // ioprio_set(2)
+		nice                         = 10
+	)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice)
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(unix.Gettid()), bestEffort|last)
 }
 

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	commandLimit = 30 * time.Second
+	commandLimit = 2 * time.Minute // of one line; a backup gives way to whatever else the machine does
 	portsOfPlace = 100
 )
 
