@@ -11,7 +11,7 @@ import (
 )
 
 // A leader needs a working copy before it can write, and copying takes longer the larger the database is. A member that
-// will receive leadership copies in advance, while the old leader still writes: it dumps its replica and then receives
+// will receive leadership copies in advance, while the old leader still writes: it copies its replica and then receives
 // the texts of the batches committed since. The last texts come when the old leader has stopped writing. If dqlite does
 // not end with the same batch, the new leader copies again.
 
@@ -151,7 +151,8 @@ func (e *Engine) makeHeir(ctx context.Context) (err error) {
 		}
 	}
 	h.work, err = openWorking(e.cfg.Dir, e.cfg.Schema.Latest, func(path string) error {
-		return e.node.dumpInto(ctx, path)
+		_, err := e.copyReplica(ctx, path)
+		return err
 	})
 	if err != nil {
 		return err

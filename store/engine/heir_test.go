@@ -189,15 +189,15 @@ func TestDump(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dump.db")
 	ended, cancel := context.WithCancel(bg)
 	cancel()
-	if err := c.node(1).node.dumpInto(ended, path); !errors.Is(err, context.Canceled) {
+	if _, err := c.node(1).node.dumpInto(ended, path, point{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("the caller has gone: %v", err)
 	}
 	c.Dirs[2] = t.TempDir()
 	c.start(2, testHooks(false))
-	if err := c.node(2).node.dumpInto(bg, path); !errors.Is(err, errNoReplica) {
+	if _, err := c.node(2).node.dumpInto(bg, path, point{}); !errors.Is(err, errNoReplica) {
 		t.Errorf("a server without state: %v", err)
 	}
-	if err := c.node(1).node.dumpInto(bg, path); err != nil {
+	if _, err := c.node(1).node.dumpInto(bg, path, point{}); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)

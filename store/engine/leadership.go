@@ -222,7 +222,8 @@ func (l *leadership) copy(ctx context.Context, at position) error {
 		w, err := openWorking(e.cfg.Dir, e.cfg.Schema.Latest, func(path string) error {
 			ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 			defer cancel()
-			return e.node.dumpInto(ctx, path)
+			_, err := e.copyReplica(ctx, path)
+			return err
 		})
 		if err != nil {
 			return err

@@ -25,6 +25,7 @@ type Mirror struct {
 
 	mu     sync.Mutex
 	open   *File         // nil before the first copy
+	base   base          // what the file holds of the local replica
 	turned chan struct{} // closed and replaced with each new copy
 }
 
@@ -47,7 +48,7 @@ const (
 
 func newMirror(path string, latest int64, log *slog.Logger) *Mirror {
 	m := &Mirror{path: path, latest: latest, log: log, turned: make(chan struct{})}
-	if err := m.swap(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := m.swap(path, point{}); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("the mirror of the last run cannot be read; a new one is made", "err", err)
 	}
 	return m
@@ -82,7 +83,7 @@ func (m *Mirror) keep(ctx context.Context, e *Engine) {
 		}
 		if e.Outside() && e.cfg.Fetch != nil {
 			if now.After(fetch) {
-				m.renew(ctx, func(ctx context.Context, path string) error { return m.fetch(ctx, e, path) })
+				m.renew(ctx, func(ctx context.Context, path string) (point, error) { return point{}, m.fetch(ctx, e, path) })
 				fetch = time.Now().Add(fetchEvery + 20*time.Since(now))
 			}
 			wait = min(wait, time.Until(fetch))
@@ -195,12 +196,12 @@ func (e *Engine) version() string {
 
 // renew replaces the file by what write makes, unless that is older: a server that has left Raft still has its last
 // state. It reports whether the mirror is up to date now.
-func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) error) bool {
+func (m *Mirror) renew(ctx context.Context, write func(context.Context, string) (point, error)) bool {
 	temp := m.path + ".new"
 	defer os.Remove(temp)
-	err := write(ctx, temp)
+	at, err := write(ctx, temp)
 	if err == nil {
-		err = m.swap(temp)
+		err = m.swap(temp, at)
 	}
 	switch {
 	case errors.Is(err, errNotNewer):
@@ -251,8 +252,9 @@ func (o *File) Close() {
 	o.db.Close()
 }
 
-// swap puts a complete file in the mirror's place and reads from it from now on.
-func (m *Mirror) swap(path string) error {
+// swap puts a complete file in the mirror's place and reads from it from now on. The file is the local replica at a
+// point, or something else when that is zero.
+func (m *Mirror) swap(path string, at point) error {
 	next, err := OpenFile(path, m.latest)
 	if err != nil {
 		return err
@@ -271,6 +273,10 @@ func (m *Mirror) swap(path string) error {
 	}
 	m.retire()
 	m.open = next
+	m.base = base{}
+	if info, err := os.Stat(m.path); err == nil && at != (point{}) {
+		m.base = base{at, info}
+	}
 	close(m.turned)
 	m.turned = make(chan struct{})
 	return nil
@@ -350,7 +356,10 @@ func (e *Engine) ReadReplica(ctx context.Context, fn func(*View) error) error {
 	}
 	f.Close()
 	defer os.Remove(f.Name())
-	if err := errors.Join(e.node.dumpInto(ctx, f.Name()), plainHeader(f.Name())); err != nil {
+	if _, err := e.copyReplica(ctx, f.Name()); err != nil {
+		return err
+	}
+	if err := plainHeader(f.Name()); err != nil {
 		return err
 	}
 	o, err := OpenFile(f.Name(), e.cfg.Schema.Latest)

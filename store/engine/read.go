@@ -88,6 +88,11 @@ func (m *Mirror) copyTo(path string) error {
 		return err
 	}
 	defer src.Close()
+	return copyFile(src, path)
+}
+
+// copyFile copies to a new file with mode 0600. The kernel does it, on some file systems without copying the contents.
+func copyFile(src *os.File, path string) error {
 	dst, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func TestUndecidedReplicaIsNotDumped(t *testing.T) {
 		}
 		return nil
 	})
-	if err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db")); !errors.Is(err, errUndecided) {
+	if _, err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db")); !errors.Is(err, errUndecided) {
 		t.Errorf("a dump of the leader that was cut off: %v", err)
 	}
 	c.Net.Isolate(old.NodeID(), false)
@@ -75,7 +75,8 @@ func TestUndecidedEnds(t *testing.T) {
 		if old.Leading() {
 			return errors.New("it leads")
 		}
-		return old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db"))
+		_, err := old.dumpTo(bg, filepath.Join(t.TempDir(), "dump.db"))
+		return err
 	})
 }
 
