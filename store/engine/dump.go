@@ -52,13 +52,35 @@ func (e *Engine) copyReplica(ctx context.Context, path string) (point, error) {
 // base says that a file is the local replica at a point, but for its first page, as long as nobody else writes to it.
 type base struct {
 	at   point
-	file os.FileInfo // when it was complete
+	info os.FileInfo // when it was complete
+	head [100]byte   // SQLite's header, in which each of its writers counts (SQLite file format, bytes 24 to 27)
 }
 
-// holds reports whether a file is the one, and unchanged.
-func (b base) holds(file os.FileInfo) bool {
-	return b.file != nil && os.SameFile(b.file, file) && file.ModTime().Equal(b.file.ModTime()) &&
-		file.Size() == b.file.Size()
+func baseOf(path string, at point) (base, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return base{}, err
+	}
+	defer f.Close()
+	return readBase(f, at)
+}
+
+func readBase(f *os.File, at point) (b base, err error) {
+	if b.info, err = f.Stat(); err != nil {
+		return base{}, err
+	}
+	if _, err = f.ReadAt(b.head[:], 0); err != nil {
+		return base{}, err
+	}
+	b.at = at
+	return b, nil
+}
+
+// in reports whether a file is the one, and unchanged. Times can be whole seconds, so they alone prove nothing.
+func (b base) in(f *os.File) bool {
+	now, err := readBase(f, b.at)
+	return err == nil && b.info != nil && os.SameFile(b.info, now.info) && b.info.Size() == now.info.Size() &&
+		b.info.ModTime().Equal(now.info.ModTime()) && b.head == now.head
 }
 
 // cloneTo copies the mirror to a new file with mode 0600 and returns the point of the local replica that the copy is
@@ -73,14 +95,10 @@ func (m *Mirror) cloneTo(path string) (point, error) {
 		return point{}, err
 	}
 	defer src.Close()
-	unchanged := func() bool {
-		info, err := src.Stat()
-		return err == nil && b.holds(info)
-	}
-	if !unchanged() {
+	if !b.in(src) {
 		return point{}, nil
 	}
-	if err := copyFile(src, path); err != nil || !unchanged() {
+	if err := copyFile(src, path); err != nil || !b.in(src) {
 		return point{}, err
 	}
 	return b.at, nil

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"bytes"
+	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,6 +88,18 @@ func TestForeignWriteToMirror(t *testing.T) {
 	e := c.leader()
 	c.mirrorHeld(1)
 	for _, damage := range []func(path string) error{
+		func(path string) error { // as an operator might, where times of files are whole seconds
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			db, err := sql.Open("sqlite3", FileURL(path, ""))
+			if err != nil {
+				return err
+			}
+			_, err = db.Exec("UPDATE notes SET request = 'foreign'")
+			return errors.Join(err, db.Close(), os.Chtimes(path, info.ModTime(), info.ModTime()))
+		},
 		func(path string) error {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {

@@ -274,8 +274,8 @@ func (m *Mirror) swap(path string, at point) error {
 	m.retire()
 	m.open = next
 	m.base = base{}
-	if info, err := os.Stat(m.path); err == nil && at != (point{}) {
-		m.base = base{at, info}
+	if at != (point{}) {
+		m.base, _ = baseOf(m.path, at)
 	}
 	close(m.turned)
 	m.turned = make(chan struct{})
