@@ -124,6 +124,9 @@ func (r *renewal) reason(now time.Time) (reason string, wait time.Duration) {
 		if err != nil {
 			return "a certificate file cannot be read", wait
 		}
+		if kind == certs.HTTP && !r.Dir.HTTPUsable() {
+			return "it does not fit its key", wait
+		}
 		if !r.Dir.EndsWithCA(kind, leaf) { // a new one would not be valid longer
 			left := untilRenewal(leaf, now)
 			switch due := left <= 0 || now.Before(leaf.NotBefore); {

@@ -17,6 +17,7 @@ import (
 
 	"filippo.io/age"
 
+	"muster/certs"
 	"muster/cluster"
 	"muster/cluster/datadir"
 	"muster/cluster/transport"
@@ -105,7 +106,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.Reload(); err != nil {
+	if err := n.firstLeaf(); err != nil {
 		return err
 	}
 	self := cluster.NewIncarnation(n.dir)
@@ -309,6 +310,22 @@ func (n *Node) wait(ctx context.Context) error {
 		n.log.Error(datadir.ErrRemoved.Error())
 		return datadir.ErrRemoved
 	}
+}
+
+// firstLeaf makes the API listener use the certificate in the data directory. While that is damaged, clients are shown
+// one that they do not trust: the member serves the others, and a leader issues another certificate.
+func (n *Node) firstLeaf() error {
+	err := n.Reload()
+	if err == nil || !n.dir.HTTPDamaged() {
+		return err
+	}
+	n.log.Warn("clients cannot trust this member's API until a leader has issued another certificate", "err", err)
+	own, err := certs.NewCA(certs.HTTP, n.self.ClusterID, time.Now())
+	if err != nil {
+		return err
+	}
+	n.leaf.Store(&tls.Certificate{Certificate: [][]byte{own.Cert.Raw}, PrivateKey: own.Key})
+	return nil
 }
 
 // Reload makes the API listener use the certificate in the data directory. After an error it keeps the present one.

@@ -265,7 +265,7 @@ func TestFailedStart(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"tls/http.crt", "tls/transport.crt", "node.key", "raft/metadata1"} {
+	for _, name := range []string{"tls/transport.key", "tls/transport.crt", "node.key", "raft/metadata1"} {
 		path := filepath.Join(cfg.Data, name)
 		good, err := os.ReadFile(path)
 		if err != nil {
@@ -308,19 +308,22 @@ func TestLostLog(t *testing.T) {
 	if err := os.CopyFS(kept, os.DirFS(raft)); err != nil {
 		t.Fatal(err)
 	}
+	remove, empty := os.RemoveAll, func(file string) error { return os.Truncate(file, 0) }
 	for what, x := range map[string]struct {
 		pattern, want string
+		harm          func(string) error
 	}{
-		"the directory": {"", "the Raft log of this member is gone: there is no "},
-		"all of it":     {"*", "the Raft log of this member is gone: nothing is in "},
-		"the votes":     {"metadata*", "the term and the vote of this member are gone: "},
+		"the directory":  {"", "the Raft log of this member is gone: there is no ", remove},
+		"all of it":      {"*", "the Raft log of this member is gone: nothing is in ", remove},
+		"the votes":      {"metadata*", "the term and the vote of this member are gone: ", remove},
+		"what they hold": {"metadata*", "the term and the vote of this member are gone: ", empty},
 	} {
 		files, err := filepath.Glob(filepath.Join(raft, x.pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatal(files, err)
 		}
 		for _, f := range files {
-			if err := os.RemoveAll(f); err != nil {
+			if err := x.harm(f); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -78,6 +78,7 @@ var (
 	Direct           = engine.Direct
 	Diagnose         = engine.Diagnose
 	InspectRaft      = engine.InspectRaft
+	LostVotes        = engine.LostVotes
 	LastEntry        = engine.LastEntry
 	Reconfigure      = engine.Reconfigure
 	Configuration    = engine.Configuration

@@ -335,9 +335,13 @@ func (d *Dir) CAFile() string { return d.file(httpCAFile) }
 func (d *Dir) Credentials(n *Node) (*transport.Credentials, error) {
 	files, err := d.transportFiles()
 	if err != nil {
-		return nil, err
+		return nil, d.transportFailure(err)
 	}
-	return transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+	c, err := transport.NewCredentials(n.ClusterID, n.NodeID, files[0], files[1], files[2])
+	if err != nil {
+		return nil, d.transportFailure(err)
+	}
+	return c, nil
 }
 
 // leftover recognises the temporary files that certs.WriteFile leaves when it is killed.

@@ -22,6 +22,9 @@ const (
 	// NextRejoin is what to do about a member that is left behind.
 	NextRejoin = "if this member is left behind, let it rejoin: muster serve --data DIR (and its other flags) --rejoin " +
 		"--join TOKEN, with a token that muster join-token create makes on a working member"
+	nextStart = "start the member: a leader gives it another one"
+	// Who has no key cannot show that it is the member.
+	nextKeyLost = "restore tls/transport.key from a copy, or remove the member and join again with an empty directory"
 )
 
 func (x *doctor) certificates() {
@@ -31,7 +34,7 @@ func (x *doctor) certificates() {
 	}{{"API certificate", certs.HTTP}, {"transport certificate", certs.Transport}} {
 		leaf, err := x.d.checkCertificate(filesOf(c.kind))
 		if err != nil {
-			x.say(c.name, FindingFail, NextRejoin, "%s", plainError(err))
+			x.say(c.name, FindingFail, x.nextCertificate(c.kind), "%s", plainError(err))
 			continue
 		}
 		left := time.Until(leaf.NotAfter)
@@ -50,6 +53,16 @@ func (x *doctor) certificates() {
 			x.say(c.name, FindingOK, "", "it fits its key and its authority and expires in %d days", int(left.Hours()/24))
 		}
 	}
+}
+
+func (x *doctor) nextCertificate(kind certs.Kind) string {
+	switch {
+	case kind == certs.Transport:
+		return x.d.nextTransport()
+	case x.d.HTTPDamaged():
+		return nextStart
+	}
+	return NextRejoin
 }
 
 // checkCertificate returns the leaf in a file if it matches its key and its authority. The leaf may have expired.

@@ -37,6 +37,9 @@ func PrepareJoin(d *Dir, name string) (*JoinKeys, error) {
 	if k.SecretsPubkey, err = certs.PublicKey(identity.Recipient().String()); err != nil {
 		return nil, err
 	}
+	if err := d.dropDamagedKey(httpKey); err != nil {
+		return nil, err
+	}
 	for _, c := range []struct {
 		file string
 		csr  *[]byte

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"muster/store"
 )
@@ -28,23 +27,13 @@ func (d *Dir) CheckLog(n *Node) error {
 		return nil // dqlite reports it better
 	case files.Segments+files.Open+files.Snapshots == 0:
 		what = "the Raft log of this member is gone: nothing is in " + dir
-	case !d.hasVotes():
-		what = "the term and the vote of this member are gone: neither metadata1 nor metadata2 is in " + dir
 	default:
-		return nil
+		lost := store.LostVotes(dir)
+		if lost == "" {
+			return nil
+		}
+		what = "the term and the vote of this member are gone: " + lost + " in " + dir
 	}
 	return fmt.Errorf("%s. It votes, and would forget what it has confirmed: put the files back if they were moved; "+
 		"else run \"muster member remove %d --force\" on another member, and join with an empty directory", what, n.NodeID)
 }
-
-// hasVotes reports whether a file exists in which dqlite keeps term and vote.
-func (d *Dir) hasVotes() bool {
-	for _, name := range raftMetadata {
-		if _, err := os.Stat(d.file(RaftDir + "/" + name)); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-var raftMetadata = []string{"metadata1", "metadata2"}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -254,7 +255,7 @@ func (e *Engine) RaftFiles() (f RaftFiles, term uint64) {
 // the term, and the vote (uv_metadata.c).
 func raftTerm(raftDir string) (term uint64) {
 	newest := uint64(0)
-	for _, name := range []string{"metadata1", "metadata2"} {
+	for _, name := range raftMetadata {
 		data, err := os.ReadFile(filepath.Join(raftDir, name))
 		if err != nil || len(data) < 3*raftWord || binary.LittleEndian.Uint64(data) != raftFormat {
 			continue
@@ -264,4 +265,31 @@ func raftTerm(raftDir string) (term uint64) {
 		}
 	}
 	return term
+}
+
+// raftMetadata are the files of raft's term and vote. Versions are written to them in turn, from 1 on.
+var raftMetadata = [2]string{"metadata1", "metadata2"}
+
+// LostVotes returns which of the files with raft's term and vote are missing although they were there before, as words
+// for an operator, or "". A file that is too short counts as missing: raft ignores and deletes it, and would forget a
+// vote. The second file may be missing before version 2 is written, or be short after a crash in the midst of that.
+func LostVotes(raftDir string) string {
+	var there [2]bool
+	var first uint64 // version
+	for i, name := range raftMetadata {
+		data, err := os.ReadFile(filepath.Join(raftDir, name))
+		there[i] = err == nil && len(data) >= 4*raftWord || err != nil && !errors.Is(err, fs.ErrNotExist) // raft reports it
+		if i == 0 && err == nil && there[i] {
+			first = binary.LittleEndian.Uint64(data[raftWord:])
+		}
+	}
+	switch {
+	case !there[0] && !there[1]:
+		return "neither metadata1 nor metadata2 is complete"
+	case !there[0]:
+		return "metadata1 is missing or too short"
+	case !there[1] && first > 1:
+		return "metadata2 is missing or too short"
+	}
+	return ""
 }

@@ -141,3 +141,35 @@ func TestTerm(t *testing.T) {
 		}
 	}
 }
+
+// TestLostVotes: a file of raft's term and vote that was there before is missed, also when it is too short, which raft
+// takes for one that was never written.
+func TestLostVotes(t *testing.T) {
+	t.Parallel()
+	const short = 1 << 20 // in place of a version
+	for _, x := range []struct {
+		first, second uint64 // versions; 0: no file
+		lost          string
+	}{{0, 0, "neither metadata1 nor metadata2"}, {short, 0, "neither"}, {short, short, "neither"}, {1, 0, ""},
+		{1, short, ""}, {1, 2, ""}, {3, 2, ""}, {3, 0, "metadata2"}, {3, short, "metadata2"}, {0, 2, "metadata1"},
+		{short, 2, "metadata1"}} {
+		dir := t.TempDir()
+		for i, version := range []uint64{x.first, x.second} {
+			data := make([]byte, 4*raftWord)
+			binary.LittleEndian.PutUint64(data, raftFormat)
+			binary.LittleEndian.PutUint64(data[raftWord:], version)
+			switch version {
+			case 0:
+				continue
+			case short:
+				data = data[:i*2*raftWord]
+			}
+			if err := os.WriteFile(filepath.Join(dir, raftMetadata[i]), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := LostVotes(dir); (got == "") != (x.lost == "") || !strings.HasPrefix(got, x.lost) {
+			t.Errorf("versions %d and %d: %q", x.first, x.second, got)
+		}
+	}
+}
