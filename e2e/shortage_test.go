@@ -123,6 +123,51 @@ func TestNoThreads(t *testing.T) {
 	}
 }
 
+// TestNoThreadsLeft: a running leader that can start no threads any more says so and gives leadership away, and is a
+// healthy voter as soon as it can again.
+func TestNoThreadsLeft(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	leader, other := c.members[2], c.members[1]
+	leader.stop(t)
+	leader.asOther(t, 4096)
+	if out, err := exec.Command("chown", "-R", fmt.Sprint(otherUser), leader.dir).CombinedOutput(); err != nil {
+		t.Fatalf("chown: %v: %s", err, out)
+	}
+	leader.start(t)
+	leader.awaitReady(t)
+	u.lead(t, leader)
+	u.awaitSettled(t, leader, 1, 2, 3)
+	leader.threads(t, 1)
+	eventually(t, formed, "another one leads", func() error {
+		st, err := other.tryStatus()
+		if err == nil && (st.Cluster.LeaderNodeID == 0 || st.Cluster.LeaderNodeID == uint64(leader.n)) {
+			err = fmt.Errorf("node %d leads: %s", st.Cluster.LeaderNodeID, lastLines(leader.log, 20))
+		}
+		return err
+	})
+	u.patiently(other, "POST", "/api/v1/cluster/join-tokens", `{}`).is(t, "a write", 201, "")
+	if text, _ := os.ReadFile(leader.log); !strings.Contains(string(text), "cannot start threads") {
+		t.Errorf("its log does not say so: %s", lastLines(leader.log, 20))
+	}
+	leader.threads(t, 4096)
+	leader.awaitReady(t)
+	c.awaitVoters(t)
+	u.recovers(t, leader, other)
+}
+
+// threads bounds the threads of a running member and its user. Only that user may do so without a capability.
+func (m *member) threads(t *testing.T, most int) {
+	t.Helper()
+	out, err := exec.Command("setpriv", fmt.Sprintf("--reuid=%d", otherUser), fmt.Sprintf("--regid=%d", otherUser),
+		"--clear-groups", "prlimit", fmt.Sprintf("--nproc=%d:4096", most), fmt.Sprintf("--pid=%d", m.cmd.Process.Pid),
+	).CombinedOutput()
+	if err != nil {
+		t.Fatalf("prlimit: %v: %s", err, out)
+	}
+}
+
 // TestJoinsDuringRotations: machines that join through a member that does not lead, while the keys that seal what they
 // get are rotated, are all let in.
 func TestJoinsDuringRotations(t *testing.T) {

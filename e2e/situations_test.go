@@ -186,8 +186,7 @@ func TestRemovedSituation(t *testing.T) {
 					continue // it has ended
 				}
 				answered++
-				reads := list[i].method == http.MethodGet || list[i].method == http.MethodHead || list[i].path == "/api/v1/sql"
-				if a.status < 300 && !reads {
+				if a.status < 300 && changes(list[i]) {
 					t.Errorf("%s %s: %d %.200s", list[i].method, list[i].target, a.status, a.body)
 				}
 			}
@@ -199,4 +198,49 @@ func TestRemovedSituation(t *testing.T) {
 				removal), "0")
 		})
 	}
+}
+
+// TestFencedSituation walks over all documented operations on a member that the others have removed while it hung, and
+// that cannot hear of it because they hang now: it answers as any member without a leader. Nothing of that is carried
+// out when they wake up, they refuse the member, and it ends.
+func TestFencedSituation(t *testing.T) {
+	t.Parallel()
+	list := harmlessRequests(t)
+	c := newCluster(t, 3)
+	u := c.admin(t)
+	left, other, gone := c.members[0], c.members[1], c.members[2]
+	u.lead(t, left)
+	gone.pause()
+	t.Cleanup(gone.carryOn)
+	if a := u.patiently(left, "DELETE", memberURL(gone.n, "")+"?force=true", ""); a.status != 200 {
+		t.Fatalf("removal: %v", a)
+	}
+	removal := left.status(t).Revision
+	for _, m := range []*member{left, other} {
+		m.pause()
+		t.Cleanup(m.carryOn)
+	}
+	gone.carryOn()
+	const what = "it is removed, and cannot hear of it"
+	answers := awaitAll(t, what, u.sendAll(gone, list))
+	judgeAll(t, what, list, answers)
+	for i, a := range answers {
+		if a.err != nil {
+			t.Errorf("%s: %s %s: %v", what, list[i].method, list[i].target, a.err)
+		}
+		if changes(list[i]) && a.status < 300 {
+			t.Errorf("%s: %s %s: %d %.200s", what, list[i].method, list[i].target, a.status, a.body)
+		}
+	}
+	left.carryOn()
+	other.carryOn()
+	gone.awaitExpelled(t)
+	c.members = c.others(gone)
+	c.awaitVoters(t)
+	left.awaitSQL(t, fmt.Sprintf("SELECT count(*) FROM audit WHERE node_id = %d AND revision > %d", gone.n, removal), "0")
+}
+
+// changes reports whether a request would change something.
+func changes(r harmlessRequest) bool {
+	return r.method != http.MethodGet && r.method != http.MethodHead && r.path != "/api/v1/sql"
 }

@@ -61,13 +61,15 @@ func (f *Fields) Get(name string, required bool, what string, v any) bool {
 	return f.Err == nil
 }
 
-// Text reads a string of least to most bytes.
+// Text reads a string of least to most bytes, which is not blank unless it may be empty.
 func (f *Fields) Text(name string, required bool, least, most int) (s string) {
 	if !f.Get(name, required, "a string", &s) {
 		return ""
 	}
 	if len(s) < least || len(s) > most || !utf8.ValidString(s) {
 		f.Refuse("%s must be a string of %d to %d bytes", name, least, most)
+	} else if least > 0 && strings.TrimSpace(s) == "" {
+		f.Refuse("%s must not be blank", name)
 	}
 	return s
 }

@@ -11,9 +11,17 @@ import (
 
 // accepted finds out whether the other members would accept a member that does not run.
 func (x *doctor) accepted(ctx context.Context, members []store.Member) {
+	if x.running {
+		return // the member reports it
+	}
+	const nextRemoved = "to join again, start with an empty data directory and a new token"
+	if removed, err := x.d.removed(x.node); err == nil && removed {
+		x.say("membership", FindingFail, nextRemoved, "this node has been removed from the cluster")
+		return
+	}
 	creds, err := x.d.Credentials(x.node)
-	if err != nil || x.running {
-		return // reported already, or the running member reports it
+	if err != nil {
+		return // reported already
 	}
 	creds.Known = func(id uint64) string {
 		key, _ := store.MirrorCertKey(x.d.file(MirrorFile), id)
@@ -43,8 +51,7 @@ func (x *doctor) accepted(ctx context.Context, members []store.Member) {
 	wait.Wait()
 	switch {
 	case removed:
-		x.say("membership", FindingFail, "to join again, start with an empty data directory and a new token",
-			"another member says that this one was removed")
+		x.say("membership", FindingFail, nextRemoved, "another member says that this one was removed")
 	case heard == 0 && refused != "":
 		x.say("membership", FindingFail, NextRejoin, "this member is left behind: %s", refused)
 	case heard > 0:

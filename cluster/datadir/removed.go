@@ -38,18 +38,26 @@ func (d *Dir) MarkRemoved(n *Node) error {
 // CheckRemoved returns ErrRemoved for the directory of a removed member: one that is marked, or whose replica shows the
 // removal. The replica is read only while no process uses it.
 func (d *Dir) CheckRemoved(n *Node) error {
-	if _, err := d.read(removedFile); err == nil {
-		return ErrRemoved
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	switch removed, err := d.removed(n); {
+	case err != nil:
 		return dirError(d.Path, err)
-	}
-	if removed, err := store.MirrorRemoved(d.file(MirrorFile), n.NodeID); err != nil || !removed {
-		return nil // the mirror is only a copy: without it the start continues
+	case !removed:
+		return nil
 	}
 	if err := d.MarkRemoved(n); err != nil {
 		return err
 	}
 	return ErrRemoved
+}
+
+// removed reports whether the directory is marked, or its replica shows the removal.
+func (d *Dir) removed(n *Node) (bool, error) {
+	_, err := d.read(removedFile)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err == nil, err
+	}
+	removed, err := store.MirrorRemoved(d.file(MirrorFile), n.NodeID)
+	return err == nil && removed, nil // the mirror is only a copy: without it the start continues
 }
 
 // ErrRemoved: the member was removed, and stops.

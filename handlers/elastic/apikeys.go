@@ -105,7 +105,7 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 		return k, 0, err
 	}
 	k.Kind = store.KeyKindAPI
-	var expiration string
+	var expiration *string
 	var roles, metadata map[string]json.RawMessage
 	for name, v := range map[string]any{"name": &k.Name, "expiration": &expiration, "role_descriptors": &roles,
 		"metadata": &metadata} {
@@ -121,8 +121,10 @@ func keyRequest(q *handlers.Request) (k store.APIKey, ttl time.Duration, err err
 			return k, 0, invalidRequest("API key metadata keys may not start with [_]")
 		}
 	}
-	if ttl, err = timeValue("expiration", expiration); err != nil {
-		return k, 0, err
+	if expiration != nil { // empty is not absent: such a key would never expire
+		if ttl, err = timeValue("expiration", *expiration); err != nil {
+			return k, 0, err
+		}
 	}
 	for _, name := range []string{"role_descriptors", "metadata"} {
 		if err := checkDocument(name, m[name]); err != nil {
@@ -249,9 +251,6 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 
 // timeValue parses Elasticsearch's durations: an integer and one of d, h, m, s, ms, micros and nanos. "" is 0.
 func timeValue(name, text string) (time.Duration, error) {
-	if text == "" {
-		return 0, nil
-	}
 	bad := func(why string) error {
 		return illegalArgument("failed to parse setting [%s] with value [%s] as a time value: %s", name, text, why)
 	}

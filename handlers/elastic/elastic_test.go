@@ -133,7 +133,7 @@ func TestElasticUnzip(t *testing.T) {
 }
 
 func TestTimeValue(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": 0, "30m": 30 * time.Minute, "1d": 24 * time.Hour,
+	for text, want := range map[string]time.Duration{"30m": 30 * time.Minute, "1d": 24 * time.Hour,
 		"2h": 2 * time.Hour, "90s": 90 * time.Second,
 		"1500ms": 1500 * time.Millisecond, "1nanos": time.Second, "5micros": time.Second, "3650d": 3650 * 24 * time.Hour} {
 		if got, err := timeValue("expiration", text); err != nil || got != want {
@@ -141,6 +141,7 @@ func TestTimeValue(t *testing.T) {
 		}
 	}
 	for text, why := range map[string]string{"30": "unit is missing or unrecognized",
+		"":  "unit is missing or unrecognized",
 		"m": "it must begin with a whole number", "1w": "unit is missing or unrecognized",
 		"1.5h": "it must begin with a whole number", "0m": "it must be positive", "-1": "unit is missing or unrecognized",
 		"-1d": "it must be positive", "1 d": "it must begin with a whole number",

@@ -134,8 +134,8 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 			f.Refuse("%.64q is not a field of this request", name)
 		}
 	}
-	kind := f.Text("kind", false, 0, 16)
-	r.Action = f.Text("action", false, 0, 16)
+	kind := f.Text("kind", false, 1, 16)
+	r.Action = f.Text("action", false, 1, 16)
 	f.Get("dryRun", false, "true or false", &r.DryRun)
 	f.Get("force", false, "true or false", &r.Force)
 	var overlap, cert, key string

@@ -87,7 +87,7 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 		Name:    f.Line("name", false, 0, 256),
 		MaxUses: max(1, int(f.Integer("maxUses", false, 1, maxEnrollUses))),
 	}
-	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 0, 16)
+	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 1, 16)
 	if f.Err != nil {
 		return k, 0, f.Err
 	}
@@ -163,8 +163,9 @@ func (s *service) revokeEnrollToken(q *handlers.Request) error {
 	if err := notByKey(q); err != nil {
 		return err
 	}
-	keep := q.URL.Query().Get("keepEnrollments")
-	if keep != "" && keep != "true" && keep != "false" {
+	query := q.URL.Query()
+	keep := query.Get("keepEnrollments")
+	if query.Has("keepEnrollments") && keep != "true" && keep != "false" {
 		return handlers.Fail(http.StatusBadRequest, "keepEnrollments must be true or false")
 	}
 	id := q.Vars()["id"]

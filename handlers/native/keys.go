@@ -166,7 +166,7 @@ func parseSecret(body []byte) ([]byte, error) {
 		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
 	}
 	value := []byte(text)
-	switch encoding := f.Text("encoding", false, 0, 16); {
+	switch encoding := f.Text("encoding", false, 1, 16); {
 	case f.Err != nil:
 		return nil, f.Err
 	case encoding == "base64":

@@ -37,9 +37,9 @@ func (s *service) createWorkload(q *handlers.Request) error {
 	w := store.Workload{
 		Path:   f.Text("path", true, 1, store.MaxSize("workloads", "path")),
 		NodeID: uint64(f.Integer("nodeId", false, 1, certs.MaxNodeID)),
-		User:   f.Text("user", false, 0, store.MaxSize("workloads", "unix_user")),
-		Group:  f.Text("group", false, 0, store.MaxSize("workloads", "unix_group")),
-		Unit:   f.Text("unit", false, 0, store.MaxSize("workloads", "systemd_unit")),
+		User:   f.Text("user", false, 1, store.MaxSize("workloads", "unix_user")),
+		Group:  f.Text("group", false, 1, store.MaxSize("workloads", "unix_group")),
+		Unit:   f.Text("unit", false, 1, store.MaxSize("workloads", "systemd_unit")),
 		Hosts:  f.Texts("hosts", false),
 	}
 	if f.Err != nil {

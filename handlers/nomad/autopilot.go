@@ -148,10 +148,11 @@ func (in *autopilotConfig) set(cfg *autopilot.Config) {
 
 // casOf reads the `cas` parameter; nil when it is absent.
 func casOf(r *http.Request) (*uint64, error) {
-	text := r.URL.Query().Get("cas")
-	if text == "" {
+	query := r.URL.Query()
+	if !query.Has("cas") {
 		return nil, nil
 	}
+	text := query.Get("cas")
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		return nil, handlers.Fail(http.StatusBadRequest, "Error parsing cas value: "+err.Error())

@@ -141,6 +141,8 @@ func TestRaftArguments(t *testing.T) {
 		{"PUT", transfer + "?region=nope&id=" + unknown, 500, "No path to region"},
 		{"DELETE", remove, 400, "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove"},
 		{"DELETE", remove + "?id=a&address=b", 400, "Must specify only one of ?id or ?address"},
+		{"DELETE", remove + "?id=a&id=b", 400, "Must specify only one server to remove"},
+		{"DELETE", remove + "?address=a&address=b", 400, "Must specify only one server to remove"},
 		{"DELETE", remove + "?id=a&region=nope", 500, "No path to region"},
 	} {
 		for _, u := range []*sole.User{s.Root(), s.Nobody()} {

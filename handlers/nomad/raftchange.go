@@ -17,14 +17,16 @@ import (
 // checkRemovePeer checks the arguments as documented: exactly one of id and address (reference nomad_raft, 3.2).
 func checkRemovePeer(r *http.Request) error {
 	query := r.URL.Query()
-	_, id := query["id"]
-	_, address := query["address"]
+	ids, id := query["id"]
+	addresses, address := query["address"]
 	switch {
 	case !id && !address:
 		return handlers.Fail(http.StatusBadRequest,
 			"Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
 	case id && address:
 		return handlers.Fail(http.StatusBadRequest, "Must specify only one of ?id or ?address")
+	case len(ids)+len(addresses) > 1: // removing whichever comes first could be wrong
+		return handlers.Fail(http.StatusBadRequest, "Must specify only one server to remove")
 	}
 	return checkRegion(r)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster/handlers"
@@ -24,7 +25,11 @@ const headerRestored = "X-Muster-Restored"
 // encrypted for that recipient.
 func (s *service) saveSnapshot(q *handlers.Request) error {
 	var recipients []string
-	if recipient := q.URL.Query().Get("recipient"); recipient != "" {
+	if query := q.URL.Query(); query.Has("recipient") { // without one the archive lacks the keys
+		recipient := query.Get("recipient")
+		if strings.TrimSpace(recipient) == "" {
+			return handlers.Fail(http.StatusBadRequest, "recipient must not be blank: leave it out for an archive without keys")
+		}
 		recipients = append(recipients, recipient)
 	}
 	f, err := s.snapshot(q.Context(), q.Consistency(), recipients)
