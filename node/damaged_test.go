@@ -19,7 +19,8 @@ var (
 	garbage = func(file string) error { return os.WriteFile(file, []byte("garbage"), 0o600) }
 )
 
-// TestAPICertificateDamaged: a member whose API certificate or key is damaged starts, and a leader gives it another one.
+// TestAPICertificateDamaged: a member whose API certificate or key is damaged starts, and a leader gives it another
+// one.
 func TestAPICertificateDamaged(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
@@ -64,7 +65,8 @@ func TestTransportCertificateDamaged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, harm := range map[string]func(string) error{"gone": gone, "empty": empty, "half": half, "garbage": garbage} {
+		for what, harm := range map[string]func(string) error{"gone": gone, "empty": empty, "half": half,
+			"garbage": garbage} {
 			if err := harm(file); err != nil {
 				t.Fatal(err)
 			}

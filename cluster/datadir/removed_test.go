@@ -13,8 +13,14 @@ func TestDoctorOfARemovedMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := Found(d, Plan{Name: "n", APIAddress: "127.0.0.1:1", RaftAddress: "127.0.0.1:2",
-		OverlayCIDR: "10.200.0.0/16", OverlaySlice: 28, Datacenter: "dc1"}, time.Now())
+	n, err := Found(d, Plan{
+		Name:         "n",
+		APIAddress:   "127.0.0.1:1",
+		RaftAddress:  "127.0.0.1:2",
+		OverlayCIDR:  "10.200.0.0/16",
+		OverlaySlice: 28,
+		Datacenter:   "dc1",
+	}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
