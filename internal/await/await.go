@@ -13,8 +13,9 @@ import (
 const Limit = time.Minute
 
 const (
-	between = 5 * time.Millisecond
-	rest    = 100 * time.Millisecond // between tries that cost much
+	between  = 15 * time.Millisecond
+	rest     = 100 * time.Millisecond // between tries that cost much, at least
+	restMost = time.Second
 )
 
 var errNot = errors.New("it does not hold")
@@ -39,13 +40,24 @@ func NoError(t testing.TB, what string, try func() error) {
 }
 
 // Within repeats try until it returns nil, and returns its last error when limit has passed.
-func Within(limit time.Duration, try func() error) error { return poll(limit, between, try) }
+func Within(limit time.Duration, try func() error) error {
+	return poll(limit, func() time.Duration { return between }, try)
+}
 
-// Slowly is Within for a try that costs much, such as a process: it rests longer in between.
-func Slowly(limit time.Duration, try func() error) error { return poll(limit, rest, try) }
+// Slowly is Within for a try that costs much, such as a process: it rests longer in between, and three times as long as
+// the try has taken, so that the processor is left to what it waits for.
+func Slowly(limit time.Duration, try func() error) error {
+	var pause time.Duration
+	return poll(limit, func() time.Duration { return pause }, func() error {
+		begin := time.Now()
+		err := try()
+		pause = min(max(rest, 3*time.Since(begin)), restMost)
+		return err
+	})
+}
 
-func poll(limit, pause time.Duration, try func() error) error {
-	for deadline := time.Now().Add(limit); ; time.Sleep(pause) {
+func poll(limit time.Duration, pause func() time.Duration, try func() error) error {
+	for deadline := time.Now().Add(limit); ; time.Sleep(pause()) {
 		err := try()
 		if err == nil || time.Now().After(deadline) {
 			return err
