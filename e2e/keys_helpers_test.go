@@ -298,3 +298,15 @@ func joinBody(t *testing.T, token string, change ...any) string {
 	}
 	return string(data)
 }
+
+// refused tries a join that must not succeed.
+func (j *machine) refused(t *testing.T, u *user, m *member, token string, status int, message string) {
+	t.Helper()
+	a := u.do(m, "POST", "/api/v1/cluster/join", j.body(t, token))
+	var e struct{ Message string }
+	_ = json.Unmarshal([]byte(a.body), &e)
+	beginning, some := strings.CutSuffix(message, "…")
+	if a.err != nil || a.status != status || e.Message != message && !(some && strings.HasPrefix(e.Message, beginning)) {
+		t.Errorf("got %v, want %d %s", a, status, message)
+	}
+}

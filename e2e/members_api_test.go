@@ -18,7 +18,6 @@ func TestMembersAPI(t *testing.T) {
 	}{
 		{"drain and resume", testMembersDrainTexts},
 		{"autopilot answer", testAutopilotAnswer},
-		{"Raft family: autopilot settings", testRaftAutopilot},
 		{"Raft family: transfer", testRaftTransfer},
 		{"Raft family: unhealthy", testRaftUnhealthy},
 	} {

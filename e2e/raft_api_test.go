@@ -34,60 +34,6 @@ func TestRaftLastVoter(t *testing.T) {
 	u.mint(t, m, 9)
 }
 
-func testRaftAutopilot(t *testing.T, c *cluster) {
-	const path = "/v1/operator/autopilot/configuration"
-	u := c.admin(t)
-	const first = `{"LastContactThreshold":"2s","ServerStabilizationTime":"10s","CleanupDeadServers":false,` +
-		`"MaxTrailingLogs":10000,"MinQuorum":2,` +
-		`"EnableRedundancyZones":false,"DisableUpgradeMigration":true,"EnableCustomUpgrades":false,"CreateIndex":1,` +
-		`"ModifyIndex":1}`
-	for _, m := range c.members {
-		u.do(m, "GET", path, "").expect(t, "defaults", 200, first)
-		u.do(m, "GET", path+"?stale&pretty", "").expect(t, "defaults, stale and pretty", 200, first+"\n")
-	}
-	for _, x := range []struct {
-		query, body string
-		status      int
-		want        string
-	}{
-		{"", "", 400, "Error parsing autopilot config: Request body is empty"},
-		{"", "[1]", 400, "Error parsing autopilot config: the body must be a JSON object"},
-		{"", "{", 400, "Error parsing autopilot config: the body must be a JSON object"},
-		{"", `{"LastContactThreshold":5}`, 400,
-			"Error parsing autopilot config: LastContactThreshold must be a string, not a number"},
-		{"", `{"ServerStabilizationTime":"soon"}`, 400,
-			`Error parsing autopilot config: ServerStabilizationTime must be a duration such as "200ms", not "soon"`},
-		{"", `{"LastContactThreshold":"-1s"}`, 400,
-			"Error parsing autopilot config: LastContactThreshold must be between 100ms and 10m0s, not -1s"},
-		{"", `{"MaxTrailingLogs":-1}`, 400,
-			"Error parsing autopilot config: MaxTrailingLogs must be a uint64, not a number -1"},
-		{"", `{"MinQuorum":6}`, 400, "Error parsing autopilot config: MinQuorum must be between 1 and maxVoters (5), not 6"},
-		{"", `{"EnableRedundancyZones":1}`, 400,
-			"Error parsing autopilot config: EnableRedundancyZones must be a bool, not a number"},
-		{"?cas=abc", first, 400, `Error parsing cas value: strconv.ParseUint: parsing "abc": invalid syntax`},
-		{"?cas=77", first, 200, "false"},
-	} {
-		u.do(c.members[1], "PUT", path+x.query, x.body).expect(t, x.query+x.body, x.status, x.want)
-	}
-	u.do(c.members[2], "GET", path, "").expect(t, "nothing has changed", 200, first)
-	u.do(c.members[2], "PUT", path+"?cas=1",
-		`{"ServerStabilizationTime":"3s","MaxTrailingLogs":777,"CleanupDeadServers":true}`).expect(t, "cas", 200, "true")
-	own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", "")
-	if !strings.Contains(own.body,
-		`"stabilization":"3s","lastContactThreshold":"2s","maxLagRevisions":777,"maxLagTime":"30s",`+
-			`"cleanupDeadMembers":true`) {
-		t.Errorf("our own API says %v", own)
-	}
-	u.do(c.members[0], "PUT", path+"?cas=1", first).expect(t, "an old cas", 200, "false")
-	// What only our own API knows stays; what this family leaves out goes back.
-	u.do(c.members[0], "PUT", "/api/v1/cluster/autopilot/config", `{"maxVoters":7}`)
-	u.do(c.members[1], "PUT", path, first).expect(t, "full replace", 200, "true")
-	if own := u.do(c.members[0], "GET", "/api/v1/cluster/autopilot/config", ""); !strings.Contains(own.body,
-		`"maxVoters":7`) || !strings.Contains(own.body, `"maxLagRevisions":10000`) {
-		t.Errorf("after a full replace our own API says %v", own)
-	}
-}
-
 // transferTo asks for a hand-over and tells what came of it.
 func (u *user) transferTo(m, to *member) answer {
 	return u.do(m, "PUT", "/v1/operator/raft/transfer-leadership?address="+to.raft, "")

@@ -32,6 +32,14 @@ type Config struct {
 	Leaf         []byte // DER of the API listener's certificate
 	RestoreLimit int64
 	Cluster      *Cluster
+	Autopilot    AutopilotSettings // as cluster.Settings; by default a fake that keeps nothing
+}
+
+// AutopilotSettings has the configuration of autopilot.
+type AutopilotSettings interface {
+	Get(context.Context, store.Consistency) (autopilot.Config, uint64, error)
+	Merge(context.Context, []byte) (json.RawMessage, error)
+	Replace(context.Context, func(*autopilot.Config)) (json.RawMessage, error)
 }
 
 // NewConfig returns the configuration of a member with a store.
@@ -53,9 +61,10 @@ func NewConfig(st *store.Store, clusterID, name string) *Config {
 			Now:       time.Now,
 			Logger:    slog.New(slog.DiscardHandler),
 		},
-		Store:   st,
-		Name:    name,
-		Cluster: &Cluster{Store: st},
+		Store:     st,
+		Name:      name,
+		Cluster:   &Cluster{Store: st},
+		Autopilot: settings{},
 	}
 }
 
@@ -83,7 +92,7 @@ func Serve(c *Config) *handlers.Server {
 			Settings:     st.Settings,
 			NodeTokens:   &store.NodeTokens{Store: st, ClusterID: id, Now: now},
 			Cluster:      c.Cluster,
-			Autopilot:    settings{},
+			Autopilot:    c.Autopilot,
 			Tokens:       tokens,
 			People:       signin.New(now, slog.New(slog.DiscardHandler), addr.DialPolicy{Any: true, Loopback: true}),
 			ClusterID:    id,
@@ -148,7 +157,7 @@ func foreign(c *Config) []*handlers.Family {
 			Members:      st.Members,
 			Settings:     st.Settings,
 			Cluster:      c.Cluster,
-			Autopilot:    settings{},
+			Autopilot:    c.Autopilot,
 			Name:         c.Name,
 			Version:      c.Version,
 			Commit:       c.Commit,
@@ -163,13 +172,19 @@ func foreign(c *Config) []*handlers.Family {
 type Cluster struct {
 	Store *store.Store
 	Room  func() int64                    // bytes that may be written; nil: no limit
+	Life  func(nodeID uint64) string      // "alive" or "down"; nil: all are alive
 	Leads func() (nodeID uint64, _ error) // who leads after a transfer; nil: member 1
 }
 
 // The methods that the families need.
 
-func (c *Cluster) Alive(uint64) string         { return "alive" }
-func (c *Cluster) Status(*store.Member) string { return "alive" }
+func (c *Cluster) Alive(nodeID uint64) string {
+	if c.Life == nil {
+		return "alive"
+	}
+	return c.Life(nodeID)
+}
+func (c *Cluster) Status(m *store.Member) string { return c.Alive(m.NodeID) }
 func (c *Cluster) DownSince(uint64) time.Time {
 	return time.Time{}
 }
