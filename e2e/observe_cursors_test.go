@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,84 +8,6 @@ import (
 
 	"muster/client"
 )
-
-// testResume: a reader that goes on at another member with the id of its last event gets what follows, once; and
-// filters leave out what they say.
-func testResume(t *testing.T, c *cluster) {
-	u := c.admin(t)
-	start := c.revision(t)
-	var ids []string
-	for range 6 {
-		ids = append(ids, u.create(t, c.members[0], `{}`).ID)
-	}
-	u.do(c.members[0], "PUT", "/api/v1/cluster/secrets/observed", `{"value":"aGVsbG8="}`)
-	var got []string
-	after := fmt.Sprint(start)
-	for i := range 6 { // two at each member, in turns
-		s := u.stream(t, c.members[i%3], "?type=token", after, 0)
-		if s.StatusCode != 200 || s.Header.Get("Content-Type") != "text/event-stream" {
-			t.Fatalf("the stream begins with %d %v", s.StatusCode, s.Header)
-		}
-		f, ok := s.next()
-		if !ok || f.event != "token" {
-			t.Fatalf("after %s: %+v", after, f)
-		}
-		var e client.Event
-		if err := json.Unmarshal([]byte(f.data), &e); err != nil || e.ID() != f.id || e.Type != "token" {
-			t.Errorf("%v: %+v", err, f)
-		}
-		got, after = append(got, strings.TrimPrefix(e.Object, "join_token/")), f.id
-		s.cancel()
-	}
-	if !slices.Equal(got, ids) {
-		t.Errorf("tokens\n%v were made, the readers were told of\n%v", ids, got)
-	}
-	// "From now on" is after what was answered before, and before what is asked for later.
-	s := u.stream(t, c.others(c.leader(t))[0], "?type=secret,member", "", 0)
-	u.do(c.members[0], "DELETE", "/api/v1/cluster/secrets/observed", "")
-	if f, ok := s.next(); !ok || !strings.Contains(f.data, `"action":"secret.delete"`) ||
-		!strings.Contains(f.data, `"object":"secret/observed"`) {
-		t.Errorf("from now on: %+v", f)
-	}
-}
-
-func testBadCursors(t *testing.T, c *cluster) {
-	u := c.admin(t)
-	for _, m := range c.throughBoth(t) {
-		for _, x := range []struct {
-			query, after, body string
-			status             int
-		}{
-			{"?revision=x", "", `{"error":"revision must be a whole number, not negative"}`, 400},
-			{"?revision=-1", "", `{"error":"revision must be a whole number, not negative"}`, 400},
-			{"", "1.x", `{"error":"Last-Event-ID must be the id of an event, such as 12.1"}`, 400},
-			{"?type=token,nothing", "", `{"error":"type must be one or more of access, autopilot, `, 400},
-			{"?revision=900000000", "", `{"error":"revision 900000000 is in the future: the cluster is at revision `, 400},
-		} {
-			s := u.stream(t, m, x.query, x.after, 0)
-			var body bytes.Buffer
-			_, _ = body.ReadFrom(s.Body)
-			if s.StatusCode != x.status || !strings.HasPrefix(body.String(), x.body) {
-				t.Errorf("%s after %q: %d %s", x.query, x.after, s.StatusCode, body.String())
-			}
-		}
-		c.nobody(t).do(m, "GET", "/api/v1/events", "").expect(t, "no token", 401, `{"error":"Invalid token"}`)
-		weak := c.as(t, u.apiToken(t, m, "enroller", "enroll").Token)
-		eventually(t, formed, "a token that does not allow it", func() error {
-			if a := weak.do(m, "GET", "/api/v1/events", ""); a.status != 403 || a.body != `{"error":"Forbidden"}` {
-				return errors.New(a.String())
-			}
-			return nil
-		})
-		// A token is good at every member as soon as it was made.
-		fresh := c.as(t, u.apiToken(t, m, "watcher", "cluster:read").Token)
-		for _, other := range c.members {
-			if s := fresh.stream(t, other, "", "", 0); s.StatusCode != 200 {
-				t.Errorf("a new token at node %d: %d", other.n, s.StatusCode)
-			}
-		}
-	}
-}
 
 // testSlowReader: who does not read is not waited for and costs no memory; it is told from where to go on, and nothing
 // is missing then.

@@ -40,8 +40,6 @@ func TestObserve(t *testing.T) {
 	away.start(t)
 	away.awaitReady(t)
 	c.awaitVoters(t)
-	t.Run("resuming", func(t *testing.T) { testResume(t, c) })
-	t.Run("what cannot be streamed", func(t *testing.T) { testBadCursors(t, c) })
 	t.Run("a slow reader", func(t *testing.T) { testSlowReader(t, c) })
 	t.Run("metrics", func(t *testing.T) { testMetrics(t, c) })
 	c.awaitEvent(t, before, "member.healthy", away.n)
