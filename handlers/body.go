@@ -49,6 +49,12 @@ func dropBody(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
+	if announcesBody(r) {
+		dropBody(w, r)
+	}
+}
+
 var errNoRoom = errors.New("no room for the body")
 
 // rationed reads a body and counts its bytes against a ration.

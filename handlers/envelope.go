@@ -16,7 +16,6 @@ func Enveloped(name string) *Family {
 		Name: name,
 		Headers: func(w http.ResponseWriter) {
 			h := w.Header()
-			h.Set("X-Content-Type-Options", "nosniff")
 			h.Set("X-Frame-Options", "DENY")
 			h.Set("Cache-Control", "no-store")
 			h.Set("Content-Security-Policy", "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'")

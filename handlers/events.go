@@ -254,7 +254,9 @@ func (s *Server) follow(rt *Route, o origin, q *Request, e eventQuery, who beare
 		return Fail(http.StatusGone,
 			fmt.Sprintf("the events after %v are no longer kept; the oldest come after revision %d", e.from, oldest))
 	}
-	out := newEventWriter(q.W)
+	rec := recorderOf(q.W)
+	out := newEventWriter(q.W, rec.unread)
+	rec.unread = nil // each flush counts by itself
 	if err := out.begin(e.from); err != nil {
 		return nil
 	}

@@ -19,10 +19,15 @@ type eventWriter struct {
 	ctl *http.ResponseController
 	buf []byte
 	at  store.Position // the last id written
+
+	unread *unread // counts what is being written
 }
 
-func newEventWriter(w http.ResponseWriter) *eventWriter {
-	return &eventWriter{w: w, ctl: http.NewResponseController(w)}
+// keptBuffer bounds the memory, in bytes, that a reader keeps between events.
+const keptBuffer = 4 << 10
+
+func newEventWriter(w http.ResponseWriter, u *unread) *eventWriter {
+	return &eventWriter{w: w, ctl: http.NewResponseController(w), unread: u}
 }
 
 // begin sends the headers and the start position, as an id without an event: a reader that loses the connection before
@@ -74,14 +79,19 @@ func (e *eventWriter) events(list []*store.Event, types []string, at store.Posit
 	return e.flush()
 }
 
+// flush sends what was written. It fails when too much of what the reader's credential has asked for waits to be read.
 func (e *eventWriter) flush() error {
 	if len(e.buf) == 0 {
 		return nil
 	}
+	defer e.unread.giveBack()
+	if !e.unread.take(len(e.buf)) {
+		return errNoRoom
+	}
 	_ = e.ctl.SetWriteDeadline(time.Now().Add(streamWrite))
 	_, err := e.w.Write(e.buf)
 	e.buf = e.buf[:0]
-	if cap(e.buf) > 64<<10 {
+	if cap(e.buf) > keptBuffer {
 		e.buf = nil
 	}
 	if err == nil {

@@ -71,3 +71,21 @@ func (s *Server) Strangers() int { return s.rooms.open() }
 
 // Waiting returns how many blocking queries wait.
 func (s *Server) Waiting() int { return s.waiting.taken() }
+
+// BoundAnswers sets how many bytes of unread answers one credential, one address and all together may have.
+func (s *Server) BoundAnswers(who, from, all int) {
+	s.answersOf, s.answersTo = newRations(who, all), newRations(from, all)
+}
+
+// AnswerCost is what an unread answer counts besides its bytes.
+const AnswerCost = answerCost
+
+// UnreadBytes returns how many bytes of answers wait to be read.
+func (s *Server) UnreadBytes() int {
+	s.answersOf.mu.Lock()
+	defer s.answersOf.mu.Unlock()
+	return s.answersOf.taken
+}
+
+// FromMembers are the headers of forwarded requests.
+var FromMembers = fromMembers

@@ -46,6 +46,12 @@ type Family struct {
 	Repeat string
 }
 
+// headers sets the headers of every answer and those of the family.
+func (f *Family) headers(w http.ResponseWriter) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	f.Headers(w)
+}
+
 // Aside answers requests before routing, as the router of an original does.
 type Aside struct {
 	Method, Path string // labels in metrics

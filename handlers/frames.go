@@ -36,10 +36,13 @@ func serveHTTP2(srv *http.Server, refused func()) error {
 	}
 	srv.TLSNextProto[http2.NextProtoTLS] = func(hs *http.Server, c *tls.Conn, h http.Handler) {
 		opts := &http2.ServeConnOpts{Handler: h, BaseConfig: hs}
+		ctx := context.Background()
 		if x, ok := h.(interface{ BaseContext() context.Context }); ok {
-			opts.Context = x.BaseContext()
+			ctx = x.BaseContext()
 		}
-		h2.ServeConn(&framesConn{Conn: c, refused: refused}, opts)
+		counted := &framesConn{Conn: c, refused: refused}
+		opts.Context = context.WithValue(ctx, framesKey{}, counted)
+		h2.ServeConn(counted, opts)
 	}
 	return nil
 }
@@ -54,6 +57,18 @@ type framesConn struct {
 	idle    *rate.Limiter // created with the first idle frame
 	taken   atomic.Int64  // sent bytes without a WINDOW_UPDATE yet
 	calm    atomic.Bool   // the client has caused too many resets by this server
+	answers atomic.Int64  // requests whose answers have not been sent completely; a reset one counts as such
+}
+
+type framesKey struct{}
+
+// fewAnswers is how many answers of a connection may wait for its client after their handlers have returned.
+const fewAnswers = 4
+
+// lags reports whether the client of an HTTP/2 connection is behind with reading, or asks much at once.
+func lags(ctx context.Context) bool {
+	c, ok := ctx.Value(framesKey{}).(*framesConn)
+	return ok && c.answers.Load() > fewAnswers
 }
 
 // Read reads, and closes the connection after too many idle frames.
@@ -67,11 +82,19 @@ func (c *framesConn) Read(p []byte) (int, error) {
 		c.in.preface += skip
 		p = p[skip:]
 	}
-	if c.calm.Load() || !c.in.pass(p, func(f frameHead) bool { return c.may(c.idleness(f)) }) {
+	if c.calm.Load() || !c.in.pass(p, c.received) {
 		c.refused()
 		return 0, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	return n, err
+}
+
+// received counts a frame of the client and reports whether it is within the limits.
+func (c *framesConn) received(f frameHead) bool {
+	if f.kind == http2.FrameHeaders {
+		c.answers.Add(1)
+	}
+	return c.may(c.idleness(f))
 }
 
 // endsInOrder are the codes of server resets without a client error: the server does not need the body, or there are
@@ -85,6 +108,9 @@ func (c *framesConn) Write(p []byte) (int, error) {
 	c.out.pass(p[:n], func(f frameHead) bool {
 		if f.kind == http2.FrameRSTStream && !endsInOrder[f.code] && !c.may(costOfReset) {
 			c.calm.Store(true)
+		}
+		if (f.kind == http2.FrameData || f.kind == http2.FrameHeaders) && f.flags.Has(http2.FlagDataEndStream) {
+			c.answers.Add(-1)
 		}
 		return true
 	})

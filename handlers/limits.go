@@ -52,6 +52,7 @@ const (
 	refusedRequests    = "requests"
 	refusedStrangers   = "strangers"
 	refusedBodies      = "bodies"
+	refusedAnswers     = "answers"
 	refusedBlocking    = "blocking"
 	refusedReaders     = "readers"
 	refusedCrossOrigin = "cross_origin"
@@ -243,4 +244,67 @@ func (s *Server) tooMany(w http.ResponseWriter, f *Family, why, text string, aft
 	recorderOf(w).sentAway = true
 	w.Header().Set("Retry-After", retryAfter(after))
 	f.Fail(w, http.StatusServiceUnavailable, 0, text)
+}
+
+// The memory for answers of authenticated callers, in bytes, from the start of a request until its answer was read: of
+// one credential, of one address (or /64), and of all. A request counts with answerCost and the largest piece of its
+// answer.
+const (
+	knownAnswers   = 128 << 20
+	addressAnswers = 192 << 20
+	allAnswers     = 256 << 20
+	answerCost     = 8 << 10
+)
+
+// unread counts what a request of an authenticated caller holds until its answer was read. Its methods accept nil, for
+// a request that is not counted.
+type unread struct {
+	who, from ration
+	largest   int
+}
+
+// unreadOf returns the count of a request of a caller.
+func (s *Server) unreadOf(who, from string) *unread {
+	return &unread{who: ration{rations: s.answersOf, caller: who}, from: ration{rations: s.answersTo, caller: from}}
+}
+
+// take counts n more bytes and reports whether there is room for them.
+func (u *unread) take(n int) bool {
+	if u == nil || n <= 0 {
+		return true
+	}
+	return u.who.take(n) && u.from.take(n) // after a refusal giveBack returns what was taken
+}
+
+// hold counts a piece of an answer that is about to be sent.
+func (u *unread) hold(n int) bool {
+	if u == nil || n <= u.largest {
+		return true
+	}
+	more := n - u.largest
+	u.largest = n
+	return u.take(more)
+}
+
+func (u *unread) giveBack() {
+	if u != nil {
+		u.who.giveBack()
+		u.from.giveBack()
+	}
+}
+
+const tooMuchUnread = "too much of what this caller, or its address, has asked for waits to be read; try again"
+
+// replace sends a refusal instead of the answer to a read for which there is no room. What the handler still writes is
+// dropped.
+func (r *recorder) replace() {
+	h := r.Header()
+	for k := range h {
+		h.Del(k)
+	}
+	r.family.headers(r)
+	u := r.unread
+	r.wrote, r.replaceable, r.unread = false, false, nil
+	r.server.tooMany(r, r.family, refusedAnswers, tooMuchUnread, time.Second)
+	r.unread, r.noRoom = u, true
 }

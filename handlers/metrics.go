@@ -51,8 +51,8 @@ func newInstruments(s *Server) *instruments {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(i.requests, i.duration, i.inFlight, i.refused, i.dropped, i.sentAway, build, readers,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedBlocking,
-		refusedReaders, refusedCrossOrigin, refusedFrames} {
+	for _, limit := range []string{refusedConnections, refusedRequests, refusedStrangers, refusedBodies, refusedAnswers,
+		refusedBlocking, refusedReaders, refusedCrossOrigin, refusedFrames} {
 		i.sentAway.WithLabelValues(limit)
 	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_http_strangers",

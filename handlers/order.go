@@ -60,9 +60,14 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 		} else {
 			fam = s.familyOf(r)
 		}
-		rec := &recorder{ResponseWriter: w, server: s}
+		rec := &recorder{ResponseWriter: w, server: s, family: fam}
 		defer s.finish(rt, o, fam, rec, r, time.Now())
-		fam.Headers(rec)
+		fam.headers(rec)
+		if !o.forwarded {
+			for _, name := range fromMembers {
+				r.Header.Del(name)
+			}
+		}
 		if rt == nil || rt.Serve == nil { // no handler reads its body
 			dropBodyIfAny(rec, r)
 		}
@@ -104,8 +109,10 @@ func (s *Server) guard(rt *Route, o origin, h http.HandlerFunc) http.Handler {
 // its address is full.
 func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.Request, o origin) bool {
 	who, may := s.known(fam, conn, r)
+	from := addressOf(r, o)
 	if who != "" {
 		rec.rationed(s.bodies, who)
+		rec.unread = s.unreadOf(who, from.String())
 	}
 	if may {
 		return true
@@ -113,7 +120,6 @@ func (s *Server) letIn(fam *Family, conn *netlimit.Conn, rec *recorder, r *http.
 	if conn != nil {
 		conn.Charge(costOfRequest)
 	}
-	from := addressOf(r, o)
 	if rec.place = s.rooms.enter(from); rec.place == nil {
 		rec.Header().Set("Retry-After", retryAfter(time.Second))
 		s.sendAway(rec, r, o, http.StatusServiceUnavailable, func() {
@@ -145,12 +151,6 @@ func (s *Server) sendAway(rec *recorder, r *http.Request, o origin, status int, 
 		return
 	}
 	answer()
-}
-
-func dropBodyIfAny(w http.ResponseWriter, r *http.Request) {
-	if announcesBody(r) {
-		dropBody(w, r)
-	}
 }
 
 // known returns the identity of the valid credential that the caller has presented, now or earlier on this connection;
@@ -208,6 +208,11 @@ func (s *Server) dispatch(rt *Route, o origin, w http.ResponseWriter, r *http.Re
 		s.answer(rt, q, err)
 		return
 	}
+	if !rec.unread.take(answerCost) {
+		s.tooMany(w, rt.Family, refusedAnswers, tooMuchUnread, time.Second)
+		return
+	}
+	rec.replaceable = !q.changes
 	if !rec.work() {
 		s.refused.Inc()
 		s.tooMany(w, rt.Family, refusedRequests, "too many requests at once; try again", time.Second)

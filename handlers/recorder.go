@@ -19,24 +19,59 @@ type recorder struct {
 	ration *ration // of the memory for bodies; nil for forwarded requests
 	own    ration  // storage for ration
 	slot   bool    // it holds a request slot
+	unread *unread // what the answer holds until it was read; nil for strangers and forwarded requests
+
+	family      *Family
+	replaceable bool // the answer to a read may be replaced when there is no room for it
+	sent        bool // the status was passed on
+	filled      bool // a part of the body was passed on
+	noRoom      bool // the answer was replaced
 
 	stranger bool // without a credential that this member knows
 	sentAway bool // rejected by a limit
 }
 
+// WriteHeader passes the status on, with the first byte where that may show that there is no room for the answer.
 func (r *recorder) WriteHeader(status int) {
+	if r.noRoom {
+		return
+	}
 	if !r.wrote {
 		r.status, r.wrote = status, true
 		r.release()
 	}
-	r.ResponseWriter.WriteHeader(status)
+	if r.unread == nil || !r.replaceable {
+		r.send()
+	}
+}
+
+func (r *recorder) send() {
+	if r.wrote && !r.sent {
+		r.sent = true
+		r.ResponseWriter.WriteHeader(r.status)
+	}
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
+	if r.noRoom {
+		return 0, errNoRoom
+	}
 	if !r.wrote {
 		r.WriteHeader(http.StatusOK)
 	}
+	if !r.unread.hold(len(p)) && r.replaceable && !r.sent {
+		r.replace()
+		return 0, errNoRoom
+	}
+	r.send()
+	r.filled = true
 	return r.ResponseWriter.Write(p)
+}
+
+// FlushError flushes what was written.
+func (r *recorder) FlushError() error {
+	r.send()
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -94,16 +129,16 @@ func (s *Server) finish(rt *Route, o origin, fam *Family, rec *recorder, r *http
 			fam.Fail(rec, http.StatusInternalServerError, 0, "internal error")
 		}
 	}
+	rec.send()
 	rec.release()
 	rec.ration.giveBack()
-	if rec.place != nil {
-		// With HTTP/2 a small answer would be sent only after this function, and a stranger that does not read it would
-		// hold it without a place.
-		if r.ProtoMajor == 2 && rec.wrote {
-			_ = http.NewResponseController(rec.ResponseWriter).Flush()
-		}
-		rec.place.leave()
+	// With HTTP/2 a small answer would be sent only after this function, and a caller that does not read it would hold it
+	// without being counted.
+	if r.ProtoMajor == 2 && rec.filled && (rec.place != nil || lags(r.Context())) {
+		_ = http.NewResponseController(rec.ResponseWriter).Flush()
 	}
+	rec.unread.giveBack()
+	rec.place.leave()
 	if rec.status == http.StatusUnauthorized {
 		if conn := connectionOf(r.Context()); conn != nil && conn.ProvenBy() != "" { // by a credential that has ended
 			conn.Disproven()

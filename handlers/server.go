@@ -73,6 +73,7 @@ type Server struct {
 	waiting *shares // blocking queries
 
 	strangerBodies, bodies *rations // of strangers, and of authenticated callers
+	answersOf, answersTo   *rations // of authenticated callers, and of their addresses
 
 	api      http.Handler
 	internal http.Handler
@@ -99,6 +100,8 @@ func New(cfg Config, families ...*Family) *Server {
 
 		strangerBodies: newRations(strangerBytes, allStrangerBytes),
 		bodies:         newRations(knownBytes, allKnownBytes),
+		answersOf:      newRations(knownAnswers, allAnswers),
+		answersTo:      newRations(addressAnswers, allAnswers),
 	}
 	s.instruments = newInstruments(s)
 	s.enter(families)
@@ -195,6 +198,9 @@ func (s *Server) asides(o origin, next http.Handler) http.Handler {
 }
 
 const headerRemote = "X-Muster-Remote" // the caller's address, set by the forwarding member
+
+// fromMembers are the headers that members add to forwarded requests; clients have none of them.
+var fromMembers = []string{headerForwarded, headerRemote, headerAsked, headerBody, headerVouch, headerWait}
 
 func remoteOf(r *http.Request, o origin) string {
 	addr := r.RemoteAddr

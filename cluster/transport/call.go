@@ -177,6 +177,11 @@ func (t *Transport) Prepare(ctx context.Context, node uint64, p store.Preparatio
 // whether the member has certainly not received the request.
 func (t *Transport) Forward(r *http.Request, nodeID uint64) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host = "https", HostOf(nodeID)+":1", HostOf(nodeID)
+	// HTTP/2 refuses most headers of a client's connection. Those that Connection names stay: it must not name a member's.
+	for name := range hopByHop {
+		r.Header.Del(name)
+	}
+	r.Trailer = nil
 	if t.service.Alternatives != nil && t.service.Alternatives(nodeID) {
 		r = r.WithContext(context.WithValue(r.Context(), boundKey{}, t.DialBound))
 	}

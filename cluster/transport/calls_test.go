@@ -87,6 +87,46 @@ func (p *callsPair) pass(ctx context.Context, a *store.Attempt, method, target, 
 	return resp, string(data), nil
 }
 
+// Headers of a client's connection are no business of the member that answers: one of them must not make a request look
+// as if that member could not be reached.
+func TestHeadersOfConnections(t *testing.T) {
+	p := newCallsPair(t, func(w http.ResponseWriter, r *http.Request) {
+		for name := range hopByHop {
+			if v := r.Header.Get(name); v != "" && name != "Content-Length" {
+				t.Errorf("%s: %s has come", name, v)
+			}
+		}
+		_, _ = io.WriteString(w, r.Header.Get("X-Mine"))
+	})
+	for name, value := range map[string]string{"Connection": "Upgrade, X-Mine", "Upgrade": "websocket", "Te": "gzip",
+		"Transfer-Encoding": "gzip", "Keep-Alive": "5", "Proxy-Connection": "x", "Trailer": "Content-Length"} {
+		for _, framed := range []bool{true, false} {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			if framed {
+				ctx = store.WithAttempt(ctx, &store.Attempt{})
+			}
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set(name, value)
+			r.Header.Set("X-Mine", "here")
+			r.Trailer = http.Header{"X-After": nil}
+			resp, err := p.from.Forward(r, 2)
+			if err != nil {
+				t.Errorf("%s, frames %t: %v", name, framed, err)
+				cancel()
+				continue
+			}
+			data, err := io.ReadAll(resp.Body)
+			if resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK || string(data) != "here" {
+				t.Errorf("%s, frames %t: %d %s, %v", name, framed, resp.StatusCode, data, err)
+			}
+			cancel()
+		}
+	}
+}
+
 // Requests share one connection and come to the right answers, whatever their size.
 func TestCallsShareAConnection(t *testing.T) {
 	large := strings.Repeat("0123456789abcdef", 3<<16)

@@ -49,7 +49,6 @@ func New() *handlers.Family {
 		Headers: func(w http.ResponseWriter) {
 			h := w.Header()
 			h.Set("Content-Security-Policy", uiPolicy)
-			h.Set("X-Content-Type-Options", "nosniff")
 			h.Set("Referrer-Policy", "no-referrer")
 			h.Set("Cross-Origin-Opener-Policy", "same-origin")
 			h.Set("Cross-Origin-Resource-Policy", "same-origin")
