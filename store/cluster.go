@@ -76,6 +76,26 @@ func (s *Store) Replica(ctx context.Context, leader uint64) (r ReplicaState, err
 	return r, err
 }
 
+// Answer is the result of a query.
+type Answer = foreign.Answer
+
+// Query runs one read-only statement of a caller on the local mirror, with or without a leader, and returns at most
+// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its own deadline expires. Memory,
+// time and the SQL that it may use are limited; two statements run at a time, others wait. Errors in the statement are
+// a Refusal; ErrBusy means that it could not begin in time.
+func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
+	select {
+	case s.queries <- struct{}{}:
+		defer func() { <-s.queries }()
+	case <-ctx.Done():
+		return Answer{}, ErrBusy
+	}
+	if _, err := os.Stat(s.Mirror.Path()); err != nil {
+		return Answer{}, ErrNoLeader // there is no mirror yet
+	}
+	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
+}
+
 // Names of settings.
 const (
 	settingOverlayCIDR = "overlay_cidr"
@@ -85,6 +105,28 @@ const (
 func (v *View) setting(name string) (value string, err error) {
 	_, err = v.get("SELECT value FROM settings WHERE name = ?", []any{name}, &value)
 	return value, err
+}
+
+// settingDatacenter is the setting with the cluster's datacenter, a label of its TLS server name for other clusters.
+const settingDatacenter = "datacenter"
+
+// DefaultDatacenter is the datacenter of a cluster that was founded without one.
+const DefaultDatacenter = "dc1"
+
+// Datacenter returns the name of this cluster's datacenter, from the leader's working copy or the local mirror.
+func (st Settings) Datacenter(ctx context.Context) (string, error) {
+	load := func(v *View) (string, error) {
+		name, err := v.setting(settingDatacenter)
+		if name == "" {
+			name = DefaultDatacenter
+		}
+		return name, err
+	}
+	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
+	if err != nil {
+		name, err = recall(ctx, st.s, Stale, "", nil, load)
+	}
+	return name, err
 }
 
 // Founding is the content of the first transaction of a cluster. All key material in it is sealed or hashed, so it may
@@ -339,52 +381,4 @@ func (t *Tx) takeSecrets(from *View, ring *keyring, dek certs.DEK, out *Detached
 		out.Secrets++
 	}
 	return nil
-}
-
-// HealthChange is a change of a member's health.
-type HealthChange struct {
-	NodeID  uint64
-	Healthy bool
-	Reason  string
-}
-
-// Unhealthy lists the members recorded as unhealthy. Callers must not modify the map.
-func (ms Members) Unhealthy(ctx context.Context, c Consistency) (map[uint64]bool, error) {
-	return recall(ctx, ms.s, c, "unhealthy", []string{"unhealthy_members"}, func(v *View) (map[uint64]bool, error) {
-		list, err := collect(v, func(rows *sql.Rows) (id uint64, err error) { return id, rows.Scan(&id) },
-			"SELECT raft_node_id FROM unhealthy_members")
-		m := make(map[uint64]bool, len(list))
-		for _, id := range list {
-			m[id] = true
-		}
-		return m, err
-	})
-}
-
-// SetHealth records changes of health, each with an audit row; it skips those already recorded.
-func (ms Members) SetHealth(ctx context.Context, actor Actor, changes []HealthChange) error {
-	return ms.s.Write(ctx, actor, func(tx *Tx) error {
-		for _, c := range changes {
-			var n int64
-			var err error
-			action := "member.unhealthy"
-			if c.Healthy {
-				action = "member.healthy"
-				n, err = tx.execCount("DELETE FROM unhealthy_members WHERE raft_node_id = ?", c.NodeID)
-			} else {
-				n, err = tx.execCount(`INSERT INTO unhealthy_members (raft_node_id, since, created_rev) VALUES (?, ?, ?)
-					ON CONFLICT (raft_node_id) DO NOTHING`, c.NodeID, tx.Now, tx.Rev)
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				continue
-			}
-			if err := tx.audit(action, nodeObject(c.NodeID), c.Reason); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

@@ -180,12 +180,6 @@ func PeeringAddresses(members []Member) (list []string) {
 	return list
 }
 
-// settingDatacenter is the setting with the cluster's datacenter, a label of its TLS server name for other clusters.
-const settingDatacenter = "datacenter"
-
-// DefaultDatacenter is the datacenter of a cluster that was founded without one.
-const DefaultDatacenter = "dc1"
-
 func peeringObject(name string) string { return "peering/" + name }
 
 // jsonText encodes a list or map for a JSON column; nil becomes none ("[]" or "{}").
@@ -329,22 +323,6 @@ func (ps Peerings) Prune(ctx context.Context, actor Actor) error {
 		}
 		return tx.audit("peering.prune", "cluster", made("departures", uint64(n)))
 	})
-}
-
-// Datacenter returns the name of this cluster's datacenter, from the leader's working copy or the local mirror.
-func (st Settings) Datacenter(ctx context.Context) (string, error) {
-	load := func(v *View) (string, error) {
-		name, err := v.setting(settingDatacenter)
-		if name == "" {
-			name = DefaultDatacenter
-		}
-		return name, err
-	}
-	name, err := recall(ctx, st.s, AsLeader, "datacenter", []string{"settings"}, load)
-	if err != nil {
-		name, err = recall(ctx, st.s, Stale, "", nil, load)
-	}
-	return name, err
 }
 
 const newsShown = 4 // addresses or authorities of a peer in one audit row

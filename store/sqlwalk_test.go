@@ -126,98 +126,117 @@ func (w *sqlWalk) fault(n ast.Node, format string, args ...any) {
 	w.faults = append(w.faults, fmt.Sprintf("%s: %s", w.fset.Position(n.Pos()), fmt.Sprintf(format, args...)))
 }
 
+// declWalk looks at one declaration.
+type declWalk struct {
+	*sqlWalk
+	fn    *ast.FuncDecl     // nil outside of functions
+	taken map[ast.Expr]bool // expressions that a call or sum above them has dealt with
+}
+
 func (w *sqlWalk) decl(d ast.Decl) {
 	fn, _ := d.(*ast.FuncDecl)
-	taken := map[ast.Expr]bool{} // expressions that a call or sum above them has dealt with
-	take := func(e ast.Expr) {
-		ast.Inspect(e, func(n ast.Node) bool {
-			if x, ok := n.(ast.Expr); ok {
-				taken[x] = true
-			}
-			return true
-		})
-	}
-	add := func(e ast.Expr, args int, exec bool) bool {
-		list, ok := w.variants(fn, e)
-		if !ok {
-			return false
-		}
-		for _, q := range list {
-			if sqlText.MatchString(q) {
-				w.found = append(w.found, found{w.fset.Position(e.Pos()).String(), q, args, exec})
-			}
-		}
-		take(e)
-		return true
-	}
+	v := declWalk{w, fn, map[ast.Expr]bool{}}
 	ast.Inspect(d, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.CallExpr:
-			name, pkg := callee(n)
-			if pkg == "fmt" || name == "Replace" || name == "ReplaceAll" {
-				for _, a := range n.Args {
-					if list, ok := w.variants(fn, a); ok && len(list) > 0 && sqlText.MatchString(list[0]) {
-						w.fault(a, "SQL is put together by %s.%s", pkg, name)
-					}
-				}
-				return true
-			}
-			for i, a := range n.Args {
-				if taken[a] {
-					continue
-				}
-				args := len(n.Args) - i - 1
-				if n.Ellipsis.IsValid() || name != "exec" && name != "execCount" {
-					args = -1
-				}
-				_, isSum := a.(*ast.BinaryExpr)
-				_, isIdent := a.(*ast.Ident)
-				if isSum || isIdent {
-					add(a, args, strings.Contains(strings.ToLower(name), "exec"))
-				} else if lit, ok := a.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-					add(a, args, strings.Contains(strings.ToLower(name), "exec"))
-				}
-			}
-		case *ast.CompositeLit: // statement{query: …, args: []any{…}}
-			id, ok := n.Type.(*ast.Ident)
-			if n.Type != nil && (!ok || id.Name != "statement") {
-				return true
-			}
-			args := -1
-			for _, el := range n.Elts {
-				if kv, ok := el.(*ast.KeyValueExpr); ok && fmt.Sprint(kv.Key) == "args" {
-					if list, ok := kv.Value.(*ast.CompositeLit); ok {
-						args = len(list.Elts)
-					}
-				}
-			}
-			for _, el := range n.Elts {
-				if kv, ok := el.(*ast.KeyValueExpr); ok && fmt.Sprint(kv.Key) == "query" {
-					add(kv.Value, args, true)
-				}
-			}
+			v.call(n)
+		case *ast.CompositeLit:
+			v.literal(n)
 		case *ast.BinaryExpr:
-			if taken[n] {
-				return true
-			}
-			if list, ok := w.variants(fn, n); ok {
-				for _, q := range list {
-					if sqlText.MatchString(q) {
-						w.found = append(w.found, found{w.fset.Position(n.Pos()).String(), q, -1, false})
-					}
-				}
-				take(n)
-			} else if w.holdsSQL(n) {
-				w.fault(n, "SQL is joined with something that is not a constant")
-				take(n)
-			}
+			v.sum(n)
 		case *ast.BasicLit:
-			if !taken[n] {
-				add(n, -1, false)
+			if !v.taken[n] {
+				v.add(n, -1, false)
 			}
 		}
 		return true
 	})
+}
+
+func (w declWalk) take(e ast.Expr) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		if x, ok := n.(ast.Expr); ok {
+			w.taken[x] = true
+		}
+		return true
+	})
+}
+
+// add notes the statements that e can be; false if e is no constant text.
+func (w declWalk) add(e ast.Expr, args int, exec bool) bool {
+	list, ok := w.variants(w.fn, e)
+	if !ok {
+		return false
+	}
+	for _, q := range list {
+		if sqlText.MatchString(q) {
+			w.found = append(w.found, found{w.fset.Position(e.Pos()).String(), q, args, exec})
+		}
+	}
+	w.take(e)
+	return true
+}
+
+func (w declWalk) call(n *ast.CallExpr) {
+	name, pkg := callee(n)
+	if pkg == "fmt" || name == "Replace" || name == "ReplaceAll" {
+		for _, a := range n.Args {
+			if list, ok := w.variants(w.fn, a); ok && len(list) > 0 && sqlText.MatchString(list[0]) {
+				w.fault(a, "SQL is put together by %s.%s", pkg, name)
+			}
+		}
+		return
+	}
+	for i, a := range n.Args {
+		if w.taken[a] {
+			continue
+		}
+		args := len(n.Args) - i - 1
+		if n.Ellipsis.IsValid() || name != "exec" && name != "execCount" {
+			args = -1
+		}
+		_, isSum := a.(*ast.BinaryExpr)
+		_, isIdent := a.(*ast.Ident)
+		lit, isLit := a.(*ast.BasicLit)
+		if isSum || isIdent || isLit && lit.Kind == token.STRING {
+			w.add(a, args, strings.Contains(strings.ToLower(name), "exec"))
+		}
+	}
+}
+
+// literal looks at statement{query: …, args: []any{…}}.
+func (w declWalk) literal(n *ast.CompositeLit) {
+	id, ok := n.Type.(*ast.Ident)
+	if n.Type != nil && (!ok || id.Name != "statement") {
+		return
+	}
+	args := -1
+	for _, el := range n.Elts {
+		if kv, ok := el.(*ast.KeyValueExpr); ok && fmt.Sprint(kv.Key) == "args" {
+			if list, ok := kv.Value.(*ast.CompositeLit); ok {
+				args = len(list.Elts)
+			}
+		}
+	}
+	for _, el := range n.Elts {
+		if kv, ok := el.(*ast.KeyValueExpr); ok && fmt.Sprint(kv.Key) == "query" {
+			w.add(kv.Value, args, true)
+		}
+	}
+}
+
+// sum looks at texts joined with +.
+func (w declWalk) sum(n *ast.BinaryExpr) {
+	if w.taken[n] {
+		return
+	}
+	if w.add(n, -1, false) {
+		return
+	}
+	if w.holdsSQL(n) {
+		w.fault(n, "SQL is joined with something that is not a constant")
+		w.take(n)
+	}
 }
 
 func callee(c *ast.CallExpr) (name, pkg string) {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 
 	"muster/migrations"
 	"muster/store/engine"
-	"muster/store/foreign"
 	"muster/store/sizes"
 )
 
@@ -285,26 +283,6 @@ func (s *Store) bind() {
 	s.Backups = Backups{s}
 }
 
-// Answer is the result of a query.
-type Answer = foreign.Answer
-
-// Query runs one read-only statement of a caller on the local mirror, with or without a leader, and returns at most
-// limit rows and 4 MiB of values. It blocks until the statement is done, ctx ends or its own deadline expires. Memory,
-// time and the SQL that it may use are limited; two statements run at a time, others wait. Errors in the statement are
-// a Refusal; ErrBusy means that it could not begin in time.
-func (s *Store) Query(ctx context.Context, query string, limit int) (Answer, error) {
-	select {
-	case s.queries <- struct{}{}:
-		defer func() { <-s.queries }()
-	case <-ctx.Done():
-		return Answer{}, ErrBusy
-	}
-	if _, err := os.Stat(s.Mirror.Path()); err != nil {
-		return Answer{}, ErrNoLeader // there is no mirror yet
-	}
-	return foreign.Query(ctx, s.Mirror.Path(), query, limit)
-}
-
 // openFile opens a database file that no process writes.
 func openFile(path string) (*engine.File, error) { return engine.OpenFile(path, LatestSchema()) }
 
@@ -323,3 +301,86 @@ var (
 )
 
 func refuse(code Code, format string, args ...any) error { return engine.Refuse(code, format, args...) }
+
+// The engine's types that callers need. Only this package imports the engine.
+type (
+	// Consistency is the state that a read may be answered from.
+	Consistency = engine.Consistency
+	// Role is a server's role in the Raft configuration.
+	Role = engine.Role
+	// Server is one entry of the Raft configuration.
+	Server = engine.Server
+	// Since is a revision after which changes of some tables count.
+	Since = engine.Since
+	// DialRaft opens an authenticated stream to the dqlite port of a member.
+	DialRaft = engine.DialRaft
+	// Preparation is what a leader sends to the voter that it will hand over to.
+	Preparation = engine.Preparation
+	// Refusal is an error with a text for the caller.
+	Refusal = engine.Refusal
+	// Code classifies a refusal.
+	Code = engine.Code
+	// Effects records whether the writes of one request have changed anything.
+	Effects = engine.Effects
+	// Diagnosis is a known reason why dqlite does not start, and what to do about it.
+	Diagnosis = engine.Diagnosis
+	// RaftFiles is what the file names in a Raft directory reveal.
+	RaftFiles = engine.RaftFiles
+	// Entry identifies an entry of a Raft log.
+	Entry = engine.Entry
+)
+
+// Consistencies of reads; see the engine's.
+const (
+	Linearisable = engine.Linearisable
+	AsLeader     = engine.AsLeader
+	Stale        = engine.Stale
+)
+
+// Roles of Raft servers.
+const (
+	RoleNone    = engine.RoleNone
+	RoleSpare   = engine.RoleSpare
+	RoleStandBy = engine.RoleStandBy
+	RoleVoter   = engine.RoleVoter
+)
+
+// Codes of refusals, which every API family can express.
+const (
+	Invalid      = engine.Invalid
+	Unauthorized = engine.Unauthorized
+	Forbidden    = engine.Forbidden
+	NotFound     = engine.NotFound
+	Conflict     = engine.Conflict
+	Exhausted    = engine.Exhausted
+	Full         = engine.Full
+)
+
+// Threads tries how many threads this process can start.
+func Threads(n int) int { return engine.Threads(n) }
+
+// TrialFile is the file beside the Raft log that a member writes to test its disk.
+const TrialFile = engine.TrialFile
+
+// Errors of the engine that callers distinguish.
+var (
+	ErrNotLeader      = engine.ErrNotLeader
+	ErrNoLeader       = engine.ErrNoLeader
+	ErrUnknownOutcome = engine.ErrUnknownOutcome
+	ErrClosed         = engine.ErrClosed
+	ErrOldSchema      = engine.ErrOldSchema
+)
+
+// Functions of the engine for the files of a stopped member, and for streams.
+var (
+	WithEffects      = engine.WithEffects
+	Splice           = engine.Splice
+	Direct           = engine.Direct
+	Diagnose         = engine.Diagnose
+	InspectRaft      = engine.InspectRaft
+	LostVotes        = engine.LostVotes
+	LastEntry        = engine.LastEntry
+	Reconfigure      = engine.Reconfigure
+	Configuration    = engine.Configuration
+	CheckRecoverable = engine.CheckRecoverable
+)
