@@ -45,22 +45,28 @@ const (
 var EventTypes = []string{"access", "autopilot", "backup", "certificate", "cluster", "key", "leader", "lease", "member",
 	"operation", "peering", "secret", "setting", "token", "workload"}
 
-// typeOf returns the type of an action by its first word; decisions and observations of autopilot have their own type.
+// typesOfNouns has the type of an action by its first word.
+var typesOfNouns = map[string]string{
+	"access": "access", "backup": "backup", "leader": "leader", "lease": "lease", "member": "member",
+	"operation": "operation", "peering": "peering", "secret": "secret", "setting": "setting", "workload": "workload",
+	"certificate": "certificate", "ca": "certificate", "enrollment": "certificate",
+	"key": "key", "dek": "key",
+	"api_token": "token", "join_token": "token", "api_key": "token",
+	"cluster": "cluster", "store": "cluster", "schema": "cluster", "audit": "cluster",
+}
+
+// typeOf returns the type of an action; decisions and observations of autopilot have their own type. Rows of another
+// version may have a noun that is unknown here.
 func typeOf(action string) string {
 	switch action {
 	case "member.role", "member.healthy", "member.unhealthy":
 		return "autopilot"
 	}
 	noun, _, _ := strings.Cut(action, ".")
-	switch noun {
-	case "access", "backup", "leader", "lease", "member", "operation", "peering", "secret", "setting", "workload":
-		return noun
-	case "certificate", "ca", "enrollment":
-		return "certificate"
-	case "key", "dek":
-		return "key"
+	if known := typesOfNouns[noun]; known != "" {
+		return known
 	}
-	if strings.HasSuffix(noun, "token") || noun == "api_key" {
+	if strings.HasSuffix(noun, "token") {
 		return "token"
 	}
 	return "cluster"

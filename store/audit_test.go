@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,6 +42,34 @@ func TestEventTypes(t *testing.T) {
 		if got != want || !slices.Contains(EventTypes, got) {
 			t.Errorf("%q is of type %q, not %q", action, got, want)
 		}
+	}
+}
+
+var writtenAction = regexp.MustCompile(`(?:\baudit\(|\bAction:\s+|\baction :?= )"([a-z_]+)\.[a-z_]+"`)
+
+// TestActionsHaveTypes: the noun of every action that is written has a type.
+func TestActionsHaveTypes(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range writtenAction.FindAllStringSubmatch(string(source), -1) {
+			if seen++; typesOfNouns[m[1]] == "" {
+				t.Errorf("%s: %s has no type: give the noun %q one in typesOfNouns", file, m[0], m[1])
+			}
+		}
+	}
+	if seen < 50 {
+		t.Errorf("only %d actions were found", seen)
 	}
 }
 
