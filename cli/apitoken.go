@@ -94,7 +94,7 @@ func newAPITokenRevokeCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.RevokeAPIToken(cmd.Context(), args[0]); err != nil {
-				return err
+				return missing(err, "API token", args[0])
 			}
 			return env.done("API token %s is revoked", args[0])
 		},

@@ -37,7 +37,7 @@ func newBackupSaveCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the whole state; - writes to stdout",
-		Long: `Saves the whole state as a gzip'ed tar. Its secrets stay sealed: the node.key of a member at the time of the
+		Long: `Save the whole state as a gzip'ed tar. Its secrets stay sealed: the node.key of a member at the time of the
 backup opens them. With --recipient the whole file is encrypted to an age recipient, whose identity opens everything in
 it; that identity is enough to found the cluster again after every member has been lost.
 
@@ -52,22 +52,29 @@ member need not run: the command copies its replica.`,
 			o.Recipient = recipient
 			if args[0] == "-" {
 				_, err := saveBackup(cmd.Context(), env, save, env.stdout, o)
-				return err
+				return orStale(err, o)
 			}
 			if _, err := os.Stat(args[0]); err == nil {
 				if err := env.confirm(yes, "%s exists; overwrite it?", args[0]); err != nil {
 					return err
 				}
 			}
-			return env.saveFile(cmd.Context(), save, args[0], o)
+			return orStale(env.saveFile(cmd.Context(), save, args[0], o), o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.Stale, "stale", false,
 		"save the contacted member's replica; works without a leader, and with --data without a running member")
 	cmd.Flags().StringVar(&recipient, "recipient", "",
 		"encrypt the backup, keys included, to this age recipient (age1…)")
-	cmd.Flags().BoolVar(&yes, "yes", false, "overwrite without asking")
-	return cmd
+	return yesFlag(cmd, &yes)
+}
+
+// orStale adds to the error of a missing leader that a backup can be had without one.
+func orStale(err error, o client.SnapshotOptions) error {
+	if errors.Is(err, client.ErrNoLeader) && !o.Stale {
+		return fmt.Errorf("%w: with --stale the contacted member saves its own copy", err)
+	}
+	return err
 }
 
 // saveFile saves a backup; the file gets its name only when it is complete.
@@ -223,7 +230,7 @@ func newBackupRestoreCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Restore a backup into the running cluster, or found a cluster from it with --data and an empty directory",
-		Long: `Restores a backup of the same cluster into the running one: settings, tokens and secrets become what they were;
+		Long: `Restore a backup of the same cluster into the running one: settings, tokens and secrets become what they were;
 members, Raft, peerings, authorities and keys stay. All of it happens in one transaction, or nothing does.
 
 With --data DIR and an empty or missing directory, it founds a cluster from the backup instead: the same cluster with
@@ -247,7 +254,7 @@ it. That needs --identity: the node.key of a member in the backup, or the identi
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&yes, "yes", false, "do it without asking")
+	yesFlag(cmd, &yes)
 	flags.StringArrayVar(&identities, "identity", nil, "age identity that opens the backup; repeatable")
 	flags.StringVar(&f.Name, "name", "", "founding: name of the new member (default: the host name)")
 	flags.StringVar(&f.API, "api", "127.0.0.1:5000", "founding: address of the API listener")

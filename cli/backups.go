@@ -116,7 +116,7 @@ func newBackupRunCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Let a member make a backup now, as the settings say",
-		Long: `Lets a member make a backup now and waits for it. If a backup is already being made, it waits for that one.
+		Long: `Let a member make a backup now, and wait for it. If a backup is already being made, wait for that one.
 The exit status is 0 when the backup is good and 1 when it failed.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -181,7 +181,8 @@ func newBackupGetCommand(env *environment) *cobra.Command {
 			}
 			o.Stale = o.Stale || !s.Leader // a replica serves the same file
 			save := func(ctx context.Context, w io.Writer, o client.SnapshotOptions) (int64, error) {
-				return c.SaveBackup(ctx, w, args[0], o)
+				n, err := c.SaveBackup(ctx, w, args[0], o)
+				return n, missing(err, "backup", args[0])
 			}
 			if args[1] == "-" {
 				_, err := save(cmd.Context(), env.stdout, o)
@@ -204,7 +205,7 @@ func newBackupVerifyCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify ID|FILE",
 		Short: "Verify a backup: a file on this machine, or one that a member holds",
-		Long: `Verifies a backup. A FILE on this machine is decrypted, checked and restored into a scratch database, and
+		Long: `Verify a backup. A FILE on this machine is decrypted, checked and restored into a scratch database, and
 every sealed value is opened: that takes --identity, with the recipient's identity or the node.key of a member at the
 time of the backup. For a backup on a member, that member compares the file's digest with its record, and restores an
 unencrypted file into a scratch database, too. The exit status is 0 when the backup is good and 1 when it is not.`,
@@ -222,7 +223,7 @@ unencrypted file into a scratch database, too. The exit status is 0 when the bac
 			})
 			switch {
 			case err != nil:
-				return err
+				return missing(err, "backup", args[0])
 			case !check.OK:
 				return fmt.Errorf("backup %s is not what it was: %s", args[0], check.Reason)
 			case check.Restored:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,9 +13,12 @@ import (
 
 	"muster/cli/console"
 	"muster/client"
+	"muster/store"
 )
 
 const caPoll = 300 * time.Millisecond
+
+var rotatedKinds = []string{"http", "transport", "workload", "all"}
 
 func newCACommand(env *environment) *cobra.Command {
 	group := newGroup("ca", "Show and rotate the certificate authorities of the cluster")
@@ -137,13 +141,15 @@ The cluster continues by itself. The command waits until every member has new ce
 		"file with your own CA certificate (PEM), followed by the certificates of the authorities above it")
 	flags.StringVar(&r.keyFile, "key", "", "file with its private key (PEM, not encrypted)")
 	flags.BoolVar(&r.noWait, "no-wait", false, "do not wait; the cluster continues by itself")
-	complete(cmd, "kind", "all", "http", "transport", "workload")
+	complete(cmd, "kind", rotatedKinds...)
 	return yesFlag(cmd, &r.yes)
 }
 
 // check rejects flags that exclude each other, and sets the action and the overlap.
 func (r *caRotation) check(cmd *cobra.Command) error {
 	switch {
+	case !slices.Contains(rotatedKinds, r.Kind):
+		return usagef(cmd, "--kind %q is none of %s", r.Kind, strings.Join(rotatedKinds, ", "))
 	case r.rollback && (r.drop || r.Force):
 		return usagef(cmd, "--rollback goes with neither --drop nor --force")
 	case (r.rollback || r.drop || r.Force) && (r.certFile != "" || r.keyFile != ""):
@@ -270,6 +276,14 @@ func newCertListCommand(env *environment) *cobra.Command {
 		Short: "List the certificates in use, ordered by expiry",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case f.Kind != "" && !slices.Contains(store.CertificateKinds, f.Kind):
+				return usagef(cmd, "--kind %q is none of %s", f.Kind, strings.Join(store.CertificateKinds, ", "))
+			case cmd.Flags().Changed("limit") && (f.Limit < 1 || f.Limit > 10000):
+				return usagef(cmd, "--limit must be between 1 and 10000, not %d", f.Limit)
+			case f.ExpiresWithin < 0:
+				return usagef(cmd, "--expires-within must not be negative")
+			}
 			f.Current = !all
 			c, err := env.reader(cmd.Context())
 			if err != nil {
@@ -298,7 +312,8 @@ func newCertListCommand(env *environment) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&member, "node", "", "certificates of this member: its number, name, UUID, address or host name")
-	flags.StringVar(&f.Kind, "kind", "", "certificates of this kind, such as http or transport")
+	flags.StringVar(&f.Kind, "kind", "", "certificates of this kind: "+strings.Join(store.CertificateKinds, ", "))
+	complete(cmd, "kind", store.CertificateKinds...)
 	flags.DurationVar(&f.ExpiresWithin, "expires-within", 0, "certificates that expire within this time, such as 720h")
 	flags.BoolVar(&all, "all", false, "include replaced and revoked certificates")
 	flags.IntVar(&f.Limit, "limit", 0, "maximum number, up to 10000 (default 1000)")

@@ -17,7 +17,7 @@ var commandsCases = []struct {
 		[]string{"ID  NAME  STATUS  ROLE      LEADER  DRAIN", "\n2   b     alive   stand-by  no      active"}, nil},
 	{"member show 2", 0, "GET /api/v1/cluster/members/2",
 		[]string{"UUID           " + uuidB, "disk=ssd, zone=x", "DRAIN CHANGED  -"}, nil},
-	{"member show 3", 1, "GET /api/v1/cluster/members/3", nil, []string{"muster: Cluster member not found (404)\n"}},
+	{"member show 3", 1, "GET /api/v1/cluster/members/3", nil, []string{"muster: there is no member \"3\"\n"}},
 	{"member show b -o json", 0, "GET /api/v1/cluster/members", []string{`"name": "b"`, `"nodeId": 2`}, nil},
 	{"member resume 2", 0, "POST /api/v1/cluster/members/2/resume", nil, []string{"member 2 takes part again\n"}},
 	{"member promote b", 0, "POST /api/v1/cluster/members/2/promote", nil, []string{"member 2 is a voter\n"}},

@@ -2,10 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"muster/cli/console"
 	"muster/client"
@@ -62,21 +66,37 @@ var argumentNames = map[string]namer{
 	"backup get":          backupNames,
 	"backup verify":       backupNames,
 	"settings get":        settingNames,
-	"settings set":        settingNames, // NAME=, for the value to follow
+	"settings set":        settingNames,
+	"autopilot config":    autopilotSettings,
 }
+
+// fileArguments are the commands with a file as an argument.
+var fileArguments = []string{"backup get", "backup inspect", "backup restore", "backup save", "backup verify",
+	"config check", "recover adopt"}
+
+// fileFlags are the flags whose value is a file or a directory.
+var fileFlags = []string{"bundle", "cacert", "cert", "config", "data", "file", "http-ca-cert", "http-ca-key",
+	"identity", "join", "key", "mark", "plan", "socket", "spiffe-socket", "token-file", "write"}
 
 // memberFlags are the flags that name a member.
 var memberFlags = []string{"member", "node", "exclude"}
 
-// addCompletions lets the shell complete names from the cluster that the command line addresses.
+// addCompletions lets the shell complete names from the cluster that the command line addresses, and files only where
+// a file is expected.
 func addCompletions(env *environment, cmd *cobra.Command) {
-	if names := argumentNames[strings.TrimPrefix(cmd.CommandPath(), "muster ")]; names != nil {
-		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 {
+	path := strings.TrimPrefix(cmd.CommandPath(), "muster ")
+	if names := argumentNames[path]; names != nil {
+		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) (list []string,
+			directive cobra.ShellCompDirective) {
+			several := strings.HasSuffix(cmd.Use, "…") || strings.HasSuffix(cmd.Use, "…]")
+			switch {
+			case len(args) > 0 && slices.Contains(fileArguments, path):
+				return nil, cobra.ShellCompDirectiveDefault
+			case len(args) > 0 && !several:
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			list, directive := env.names(cmd.Context(), names)
-			if cmd.Name() == "set" {
+			list, directive = env.names(cmd.Context(), names)
+			if several { // NAME=VALUE
 				for i := range list {
 					list[i] += "="
 				}
@@ -84,6 +104,8 @@ func addCompletions(env *environment, cmd *cobra.Command) {
 			}
 			return list, directive
 		}
+	} else if cmd.ValidArgs == nil && !cmd.HasSubCommands() && !slices.Contains(fileArguments, path) {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	}
 	for _, flag := range memberFlags {
 		if cmd.LocalNonPersistentFlags().Lookup(flag) == nil {
@@ -96,9 +118,22 @@ func addCompletions(env *environment, cmd *cobra.Command) {
 			panic(err) // registered twice: a bug in this package
 		}
 	}
+	noFiles(cmd)
 	for _, sub := range cmd.Commands() {
 		addCompletions(env, sub)
 	}
+}
+
+// noFiles keeps the shell from offering files as values of flags that take none.
+func noFiles(cmd *cobra.Command) {
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if _, known := cmd.GetFlagCompletionFunc(f.Name); known || slices.Contains(fileFlags, f.Name) {
+			return
+		}
+		if err := cmd.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions); err != nil {
+			panic(err) // registered twice: a bug in this package
+		}
+	})
 }
 
 // names asks the cluster for candidates. It reports no error: without an answer there is nothing to complete.
@@ -190,9 +225,14 @@ func enrollmentNames(ctx context.Context, c *client.Client) ([]string, error) {
 
 func settingNames(ctx context.Context, c *client.Client) ([]string, error) {
 	all, err := c.Settings(ctx)
-	names := make([]string, 0, len(all))
-	for name := range all {
-		names = append(names, name)
+	return slices.Sorted(maps.Keys(all)), err
+}
+
+func autopilotSettings(context.Context, *client.Client) ([]string, error) {
+	var fields map[string]any
+	text, err := json.Marshal(client.AutopilotConfig{})
+	if err == nil {
+		err = json.Unmarshal(text, &fields)
 	}
-	return names, err
+	return slices.Sorted(maps.Keys(fields)), err
 }

@@ -110,9 +110,9 @@ func TestConnectErrors(t *testing.T) {
 		{"--addr " + s.URL + " --cacert " + s.caFile(t), 1,
 			"muster: Invalid token (401): there is no token; give --token-file"},
 		{"--addr " + s.URL + " --cacert " + s.caFile(t) + " --token-file -", 1, "muster: Invalid token (401)\n"},
-		{"--addr ftp://x", 1, "muster: bad address \"ftp://x\""},
+		{"--addr ftp://x", 2, "muster: bad address \"ftp://x\""},
 		{"--token-file /nix/nix", 1, "muster: cannot read the token: open /nix/nix: no such file or directory\n"},
-		{"--cacert " + empty, 1, "holds no certificate in PEM form\n"},
+		{"--cacert " + empty, 2, "holds no certificate in PEM form\n"},
 		{"--data " + os.TempDir(), 1, "is not the data directory of a member: it has no node.json\n"},
 	} {
 		code, stdout, stderr := run(t, append([]string{"members"}, strings.Fields(test.args)...)...)

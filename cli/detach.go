@@ -16,7 +16,7 @@ func newDetachCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach --data DIR",
 		Short: "Turn the data of a removed or stopped member into a new cluster of one",
-		Long: `Turns DIR, the directory of a removed or stopped member, into the first member of a new cluster, with its own
+		Long: `Turn DIR, the directory of a removed or stopped member, into the first member of a new cluster, with its own
 id, keys, authorities and administrator's token. The new cluster keeps the settings, and the secrets that this member
 can still open: a removed member cannot open secrets sealed after its removal. Members, tokens, enrollments, peerings
 and the audit stay behind, and the tokens of the old cluster are void. The command does not contact the old cluster: a

@@ -97,7 +97,7 @@ func newEnrollTokenRevokeCommand(env *environment) *cobra.Command {
 			}
 			n, err := c.RevokeEnrollToken(cmd.Context(), args[0], keep)
 			if err != nil {
-				return err
+				return missing(err, "enrollment token", args[0])
 			}
 			return env.done("enrollment token %s is revoked, and %s with it", args[0], count(n, "enrollment"))
 		},
@@ -138,7 +138,7 @@ func newEnrollmentCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.RevokeEnrollment(cmd.Context(), args[0]); err != nil {
-				return err
+				return missing(err, "enrollment", args[0])
 			}
 			return env.done("enrollment %s is revoked", args[0])
 		},

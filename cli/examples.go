@@ -27,7 +27,7 @@ var examples = map[string][]string{
 		"muster join-token create --max-uses 10 --ttl 1h --mode replicate",
 	},
 	"join-token list":   {"muster join-token list"},
-	"join-token revoke": {"muster join-token revoke 3f2a9c4e"},
+	"join-token revoke": {"muster join-token revoke 01a1fc65191c7f26a32be51ce808dad6"},
 	"join-token key-hash": {
 		"muster join-token key-hash --data /var/lib/muster",
 		"muster join-token create --key-hash 9b1c…",
@@ -57,7 +57,7 @@ var examples = map[string][]string{
 	"logout": {"muster logout"},
 
 	"api-token list":   {"muster api-token list"},
-	"api-token revoke": {"muster api-token revoke 3f2a9c4e"},
+	"api-token revoke": {"muster api-token revoke 01a1fc65191c7f26a32be51ce808dad6"},
 
 	"key list":      {"muster key list"},
 	"key status":    {"muster key status"},
@@ -92,9 +92,9 @@ var examples = map[string][]string{
 
 	"enroll-token create": {"TOKEN=$(muster enroll-token create)"},
 	"enroll-token list":   {"muster enroll-token list"},
-	"enroll-token revoke": {"muster enroll-token revoke 3f2a9c4e"},
+	"enroll-token revoke": {"muster enroll-token revoke 01a1fc65191c7f26a32be51ce808dad6"},
 	"enrollment list":     {"muster enrollment list"},
-	"enrollment revoke":   {"muster enrollment revoke 3f2a9c4e"},
+	"enrollment revoke":   {"muster enrollment revoke 01a1fc65191c7f26a32be51ce808dad6"},
 
 	"status":         {"muster status", "muster status --addr https://192.0.2.1:5000,https://192.0.2.2:5000"},
 	"doctor":         {"muster doctor --data /var/lib/muster"},
@@ -117,9 +117,9 @@ var examples = map[string][]string{
 	"backup list":    {"muster backup list", "muster backup list -o json | jq -r '.[0].state'"},
 	"backup status":  {"muster backup status"},
 	"backup run":     {"muster backup run"},
-	"backup get":     {"muster backup get 3f2a9c4e cluster.tgz.age"},
+	"backup get":     {"muster backup get 01a1fc65191c7f26a32be51ce808dad6 cluster.tgz.age"},
 	"backup verify": {
-		"muster backup verify 3f2a9c4e",
+		"muster backup verify 01a1fc65191c7f26a32be51ce808dad6",
 		"muster backup verify cluster.tgz.age --identity operator.key",
 	},
 	"backup restore": {"muster backup restore cluster.tgz"},

@@ -218,7 +218,7 @@ func newJoinTokenRevokeCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.RevokeJoinToken(cmd.Context(), args[0]); err != nil {
-				return err
+				return missing(err, "join token", args[0])
 			}
 			return env.done("join token %s is revoked", args[0])
 		},
@@ -230,7 +230,7 @@ func newJoinTokenKeyHashCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "key-hash [RECIPIENT] | --data DIR",
 		Short: "Print the value for create --key-hash of a machine's key",
-		Long: `Prints the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine with this
+		Long: `Print the SHA-256 of a machine's public key, for "join-token create --key-hash": only the machine with this
 key can use such a token. Run it on the new machine with its future --data: the command creates the key, DIR/node.key,
 if it is missing, and "serve --join" uses it. RECIPIENT is the public key itself (age1…), from the comment in
 node.key.`,

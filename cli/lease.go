@@ -72,7 +72,7 @@ func newLeasePutCommand(env *environment) *cobra.Command {
 			}
 			l, err := c.PutLease(cmd.Context(), args[0], id, kind, ttl)
 			if err != nil {
-				return err
+				return missing(err, "member", member)
 			}
 			if env.output == "json" {
 				return env.json(l)
@@ -99,7 +99,7 @@ func newLeaseDeleteCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.DeleteLease(cmd.Context(), args[0]); err != nil {
-				return err
+				return missing(err, "lease", args[0])
 			}
 			return env.done("lease %s is released", args[0])
 		},

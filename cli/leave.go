@@ -36,8 +36,8 @@ func newLeaveCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave --data DIR",
 		Short: "Take the member of this machine out of its cluster for good",
-		Long: `Drains the member of DIR, waits for its leases, makes it give away leadership and its vote, removes it, and
-waits until its process has ended. DIR is marked: it never starts as a member again. "muster detach" can turn it into a
+		Long: `Drain the member of DIR, wait for its leases, make it give away leadership and its vote, remove it, and wait
+until its process has ended. DIR is marked: it never starts as a member again. "muster detach" can turn it into a
 cluster of its own. The owner of the files, or root, needs no token. After an interruption the member stays draining or
 drained: run the command again, or "muster member resume".`,
 		Args: exactly(),

@@ -26,7 +26,7 @@ func newLoginCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in as yourself, with the cluster's identity provider; the token alone is printed on stdout",
-		Long: `Signs a person in at the OpenID provider of the setting oidc.issuer. It shows an address and a code for a
+		Long: `Sign in at the OpenID provider of the setting oidc.issuer. The command shows an address and a code for a
 browser anywhere (device flow); with --browser, or if the provider has no device flow, it shows an address for a
 browser on this machine. It prints an API token with the scopes from oidc.rules and the lifetime of oidc.lifetime:
 

@@ -55,8 +55,7 @@ func newMemberShowCommand(env *environment) *cobra.Command {
 			}
 			return env.table([]string{"ID", console.Cell(m.NodeID)}, [][]any{
 				{"NAME", m.Name}, {"UUID", m.ID}, {"STATUS", status(m)}, {"DOWN SINCE", m.DownSince}, {"LEFT AT", m.LeftAt},
-				{"ROLE",
-					role(m)}, {"LEADER", m.IsLeader},
+				{"ROLE", role(m)}, {"LEADER", m.IsLeader},
 				{"MODE", m.Mode}, {"ZONE", m.Zone}, {"DRAIN", m.DrainState}, {"DRAIN CHANGED", m.DrainUpdatedAt},
 				{"API ADDRESS", m.APIAddress}, {"RAFT ADDRESS", m.RaftAddress}, {"OVERLAY IP", m.OverlayIP},
 				{"VERSION", m.BinaryVersion}, {"LABELS", strings.Join(labels, ", ")},
@@ -82,7 +81,7 @@ func newMemberChange(env *environment, name, short, outcome string, change func(
 				return err
 			}
 			if err := change(c, cmd.Context(), id); err != nil {
-				return err
+				return missing(err, "member", args[0])
 			}
 			return env.done("member %d %s", id, outcome)
 		},
@@ -146,7 +145,8 @@ func memberID(ctx context.Context, c *client.Client, text string) (uint64, error
 // findMember returns a member by its number, name, UUID, address or host name.
 func findMember(ctx context.Context, c *client.Client, text string) (client.Member, error) {
 	if id, err := strconv.ParseUint(text, 10, 64); err == nil {
-		return c.Member(ctx, id)
+		m, err := c.Member(ctx, id)
+		return m, missing(err, "member", text)
 	}
 	members, err := c.Members(ctx)
 	if err != nil {

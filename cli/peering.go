@@ -146,7 +146,7 @@ func newPeeringShowCommand(env *environment) *cobra.Command {
 			}
 			p, err := c.Peering(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return missing(err, "peering", args[0])
 			}
 			if env.output == "json" {
 				return env.json(p)
@@ -188,9 +188,9 @@ func newPeeringDeleteCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := c.Peering(cmd.Context(),
-				args[0]); err != nil { // the server reports success for an unknown name
-				return err
+			// the server reports the deletion of an unknown name as a success
+			if _, err := c.Peering(cmd.Context(), args[0]); err != nil {
+				return missing(err, "peering", args[0])
 			}
 			if err := env.confirm(yes, "delete the peering %s? To establish it again you need a new token",
 				args[0]); err != nil {
@@ -216,7 +216,7 @@ func newPeeringMembersCommand(env *environment) *cobra.Command {
 			}
 			members, err := c.PeerMembers(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return missing(err, "peering", args[0])
 			}
 			return list(env, members,
 				[]string{"NODE", "NAME", "HEALTH", "API", "RAFT", "ID"},

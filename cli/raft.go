@@ -94,7 +94,7 @@ func newRaftRemoveCommand(env *environment) *cobra.Command {
 	return yesFlag(&cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a Raft server and its member; ID is its number, name, UUID, address or host name",
-		Long: `Removes a Raft server together with its member, like "muster member remove", but without a drain. It is
+		Long: `Remove a Raft server together with its member, like "muster member remove", but without a drain. It is
 refused when too few live voters would be left, and for the leader. A server without a member leaves the configuration
 by itself; "muster raft diff" shows it until then.`,
 		Args: exactly("ID"),

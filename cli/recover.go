@@ -138,8 +138,7 @@ func newRecoverApplyCommand(env *environment) *cobra.Command {
 	flags.BoolVar(&r.alone, "alone", false, "there is no other survivor")
 	flags.StringVar(&r.bundle, "bundle", "", "file for the bundle (default: muster-recovery-node-N.tar.gz here)")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "print the steps and change nothing")
-	flags.BoolVar(&r.yes, "yes", false, "do not ask")
-	return cmd
+	return yesFlag(cmd, &r.yes)
 }
 
 // showRecovery prints what becomes of each member when voters are the only voters.
@@ -262,6 +261,5 @@ func newRecoverAdoptCommand(env *environment) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
-	return cmd
+	return yesFlag(cmd, &yes)
 }

@@ -21,7 +21,7 @@ func newRecoverTokenCommand(env *environment) *cobra.Command {
 	return &cobra.Command{
 		Use:   "token --data DIR",
 		Short: "Make a new management token, as the owner of a member's files",
-		Long: `Makes a new API token with the scope management and prints it alone on stdout. It needs no token: the owner of
+		Long: `Make a new API token with the scope management, and print it alone on stdout. That needs no token: the owner of
 a member's files may run it, on that member's machine. A running member makes the token at once, through the leader. If
 the member is stopped, or there is no leader, the request waits in DIR: the token works as soon as the member runs and
 there is a leader. The audit records the host and the member.`,

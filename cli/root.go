@@ -70,6 +70,9 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	case errors.As(err, &usage):
 		env.complain(err.Error())
 		return 2
+	case errors.Is(err, client.ErrConfig): // a flag or variable, or the file that it names
+		env.complain(err.Error())
+		return 2
 	case errors.Is(err, client.ErrUnknownOutcome):
 		env.complain(err.Error() + "\n" + mayHaveHappened)
 		return exitUnanswered

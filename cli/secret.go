@@ -97,7 +97,7 @@ func newSecretGetCommand(env *environment) *cobra.Command {
 			}
 			s, err := c.Secret(cmd.Context(), args[0])
 			if err != nil {
-				return err
+				return missing(err, "secret", args[0])
 			}
 			if env.output == "json" {
 				return env.json(secretObject(s))
@@ -151,7 +151,7 @@ func newSecretDeleteCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.DeleteSecret(cmd.Context(), args[0]); err != nil {
-				return err
+				return missing(err, "secret", args[0])
 			}
 			return env.done("secret %s is deleted", args[0])
 		},

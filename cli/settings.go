@@ -14,7 +14,12 @@ import (
 
 func newSettingsCommand(env *environment) *cobra.Command {
 	group := newGroup("settings", "Show and change the settings of the cluster")
-	group.AddCommand(staleFlag(&cobra.Command{
+	group.AddCommand(newSettingsGetCommand(env), newSettingsSetCommand(env))
+	return group
+}
+
+func newSettingsGetCommand(env *environment) *cobra.Command {
+	return staleFlag(&cobra.Command{
 		Use:   "get [NAME]",
 		Short: "Show all settings, or print the value of one",
 		Args:  atMostOne,
@@ -41,7 +46,11 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			_, err = fmt.Fprintln(env.stdout, settingText(value))
 			return err
 		},
-	}, env), &cobra.Command{
+	}, env)
+}
+
+func newSettingsSetCommand(env *environment) *cobra.Command {
+	return &cobra.Command{
 		Use:   "set NAME=VALUE…",
 		Short: "Change settings, all or none of them; an empty VALUE stands for the default",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,8 +82,7 @@ func newSettingsCommand(env *environment) *cobra.Command {
 			})
 			return env.settings(all)
 		},
-	})
-	return group
+	}
 }
 
 // settings prints these settings.
@@ -101,6 +109,9 @@ func settingText(value json.RawMessage) string {
 func atMostOne(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usagef(cmd, "%q is one argument too many", args[1])
+	}
+	if len(args) == 1 && blank(args[0]) {
+		return usagef(cmd, "the argument is given but empty; leave it out or give it a value")
 	}
 	return nil
 }

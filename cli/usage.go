@@ -3,14 +3,17 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"muster/client"
 	"muster/internal/naming"
 )
 
@@ -94,12 +97,66 @@ func nearestFlag(flags *pflag.FlagSet, name string) string {
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
-	if like := cmd.SuggestionsFor(name); len(like) > 0 {
-		off := func(s string) int { return naming.Edits(name, s) }
-		slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
+	like := cmd.SuggestionsFor(name)
+	off := func(s string) int { return naming.Edits(name, s) }
+	slices.SortStableFunc(like, func(a, b string) int { return off(a) - off(b) }) // the likeliest first
+	for _, same := range sameMeaning(cmd, name) {
+		if !slices.Contains(like, same) {
+			like = append(like, same)
+		}
+	}
+	if len(like) > 0 {
 		return usagef(cmd, "unknown command %q; did you mean %s?", name, strings.Join(like, " or "))
 	}
 	return usagef(cmd, "unknown command %q", name)
+}
+
+// synonyms are groups of words for the same thing, some of them commands here and the others commands of other tools.
+var synonyms = [][]string{
+	{"list", "ls", "list-peers", "peers"},
+	{"show", "get", "read", "describe", "info", "cat", "view", "inspect", "list", "status"},
+	{"create", "add", "new", "make", "generate", "put", "set", "token", "establish", "run", "save"},
+	{"delete", "remove", "rm", "del", "revoke", "destroy"},
+	{"member", "members", "node", "nodes", "server", "servers", "machine", "machines"},
+	{"watch", "event", "events", "monitor"},
+	{"audit", "log", "logs", "history"},
+	{"api-token", "join-token", "enroll-token", "token", "tokens"},
+	{"api-token", "login", "acl", "user", "users", "role", "policy"},
+	{"join-token", "serve", "join"},
+	{"serve", "start", "run", "agent", "daemon"},
+	{"backup", "snapshot", "snapshots", "dump", "restore"},
+	{"raft", "operator", "transfer-leadership"},
+	{"ca", "cert", "authority", "authorities", "certificate", "certificates", "pki", "tls"},
+	{"peering", "peer", "peers", "federation"},
+	{"workload", "spiffe", "svid", "identity"},
+	{"lease", "session", "sessions"},
+	{"sql", "query", "db"},
+	{"doctor", "check", "debug", "diagnose"},
+}
+
+// sameMeaning returns the subcommands that are called what name means.
+func sameMeaning(cmd *cobra.Command, name string) (list []string) {
+	for _, group := range synonyms {
+		if !slices.Contains(group, name) {
+			continue
+		}
+		for _, sub := range cmd.Commands() {
+			if slices.Contains(group, sub.Name()) {
+				list = append(list, sub.Name())
+			}
+		}
+	}
+	return list
+}
+
+// missing names what a refusal with status 404 was about: there is no NOUN "NAME". Other errors stay as they are.
+func missing(err error, noun, name string) error {
+	var refusal *client.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusNotFound ||
+		!strings.Contains(refusal.Message, "not found") { // it may be the endpoint that an older server lacks
+		return err
+	}
+	return fmt.Errorf("there is no %s %q", noun, name)
 }
 
 // checkGiven refuses empty values: of a flag, of an element of a list, of a variable MUSTER_…. In a script an empty
@@ -180,13 +237,35 @@ var words = []struct {
 	{regexp.MustCompile(`pass \?force=true`), "give --force"},
 	{regexp.MustCompile(`\?force=true`), "--force"},
 	{regexp.MustCompile(`POST /api/v1/cluster/join-tokens`), "muster join-token create"},
+	{regexp.MustCompile(`\bexpiresWithin must`), "--expires-within must"},
 	{regexp.MustCompile(`; force goes on without them`), "; --force goes on without them"},
 	// mayHaveHappened says it
 	{regexp.MustCompile(`; look before you repeat it, which is always safe with an Idempotency-Key`), ""},
 }
 
+// seconds is the rule of a lifetime in requests; the command line has durations.
+var seconds = regexp.MustCompile(`\bttlSeconds must be (?:a whole number )?between (\d+) and (\d+)`)
+
+// lifetime writes a number of seconds as a duration, in its largest unit.
+func lifetime(number string) string {
+	n, err := strconv.Atoi(number)
+	switch {
+	case err != nil:
+		return number + "s"
+	case n%3600 == 0:
+		return strconv.Itoa(n/3600) + "h"
+	case n%60 == 0:
+		return strconv.Itoa(n/60) + "m"
+	}
+	return number + "s"
+}
+
 // inWords rewrites a sentence of the server in terms of the command line.
 func inWords(text string) string {
+	text = seconds.ReplaceAllStringFunc(text, func(s string) string {
+		m := seconds.FindStringSubmatch(s)
+		return fmt.Sprintf("--ttl must be between %s and %s", lifetime(m[1]), lifetime(m[2]))
+	})
 	for _, w := range words {
 		text = w.server.ReplaceAllString(text, w.here)
 	}

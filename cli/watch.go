@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"muster/cli/console"
 	"muster/client"
+	"muster/store"
 )
 
 func newWatchCommand(env *environment) *cobra.Command {
@@ -32,6 +34,11 @@ says when there is one again.`,
 			if _, err := strconv.ParseUint(since, 10, 53); since != "" && err != nil {
 				return usagef(cmd, "--since %q is not a revision", since)
 			}
+			for _, t := range types {
+				if !slices.Contains(store.EventTypes, t) {
+					return usagef(cmd, "--type %q is none of %s", t, strings.Join(store.EventTypes, ", "))
+				}
+			}
 			c, err := env.anybody()
 			if err != nil {
 				return err
@@ -42,6 +49,7 @@ says when there is one again.`,
 	}
 	cmd.Flags().StringSliceVar(&types, "type", nil, "only these types, comma-separated, such as member,token,leader")
 	cmd.Flags().StringVar(&since, "since", "", "also what came after this revision")
+	complete(cmd, "type", store.EventTypes...)
 	return cmd
 }
 
@@ -141,7 +149,7 @@ var alsoLists = []string{"muster members", "muster raft peers", "muster autopilo
 // nameColumns has, by command path, the column for -o name if that is not the first.
 var nameColumns = map[string]string{"muster members": "NAME", "muster member list": "NAME",
 	"muster autopilot": "NAME", "muster upgrade status": "NAME", "muster upgrade plan": "NAME",
-	"muster peering members": "NAME", "muster cert list": "SERIAL"}
+	"muster peering members": "NAME", "muster cert list": "SERIAL", "muster raft peers": "ID"}
 
 // addWatch adds the flag --watch to every command that prints a list.
 func addWatch(env *environment, cmd *cobra.Command) {

@@ -29,7 +29,7 @@ func TestNames(t *testing.T) {
 	for line, want := range map[string]string{
 		"members":         "a\nb\n",
 		"member list":     "a\nb\n",
-		"raft peers":      "a\n",
+		"raft peers":      "aaaaaaaa-0000-4000-8000-000000000001\n",
 		"join-token list": "t1\n",
 		"peering list":    "b\n",
 	} {

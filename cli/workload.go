@@ -122,7 +122,7 @@ func workloadID(ctx context.Context, c *client.Client, text string) (string, err
 		}
 	}
 	if id == "" {
-		return "", fmt.Errorf("no workload has the path %s", text)
+		return "", fmt.Errorf("there is no workload %q", text)
 	}
 	return id, nil
 }
@@ -143,7 +143,7 @@ func newWorkloadShowCommand(env *environment) *cobra.Command {
 			}
 			w, err := c.Workload(cmd.Context(), id)
 			if err != nil {
-				return err
+				return missing(err, "workload", args[0])
 			}
 			if env.output == "json" {
 				return env.json(w)
@@ -174,7 +174,7 @@ func newWorkloadDeleteCommand(env *environment) *cobra.Command {
 				return err
 			}
 			if err := c.DeleteWorkload(cmd.Context(), id); err != nil {
-				return err
+				return missing(err, "workload", args[0])
 			}
 			return env.done("workload %s is deleted", args[0])
 		},

@@ -32,7 +32,7 @@ func TestWorkloadCommands(t *testing.T) {
 		{"workload list", 0, "GET /api/v1/workloads", "/billing/api", ""},
 		{"workload list -o name", 0, "GET /api/v1/workloads", "01a1\n01a2\n01a3\n", ""},
 		{"workload show /billing/api", 0, "GET /api/v1/workloads/01a1", "spiffe://c/billing/api", ""},
-		{"workload show /none", 1, "GET /api/v1/workloads", "", "no workload has the path /none"},
+		{"workload show /none", 1, "GET /api/v1/workloads", "", "there is no workload \"/none\""},
 		{"workload delete /billing/api --yes", 0, "DELETE /api/v1/workloads/01a1", "", "is deleted"},
 		{"workload delete /db --yes", 1, "GET /api/v1/workloads", "", "several workloads have the path /db"},
 		{"workload fetch", 2, "", "", "--socket is missing"},

@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,9 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.ContainsFunc(c.token, func(r rune) bool { return r <= ' ' || r > '~' }) { // no header could carry it
+		return nil, invalid("the token has spaces, line breaks or characters other than ASCII: it must be a single word")
+	}
 	c.ownCA = roots != nil
 
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -139,9 +143,22 @@ func (cfg Config) roots() (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", from)
+		return nil, invalid(from + " holds no certificate in PEM form")
 	}
 	return pool, nil
+}
+
+// invalid is the error of an unusable Config: ErrConfig with a reason.
+type invalid string
+
+// Is reports whether target is ErrConfig.
+func (e invalid) Is(target error) bool { return target == ErrConfig }
+
+func (e invalid) Error() string { return string(e) }
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
 }
 
 // normalize returns an address in the form "https://host:port".
@@ -156,7 +173,9 @@ func normalize(addr string) (string, error) {
 		switch {
 		case u.Scheme != "https" && u.Scheme != "http":
 			err = errors.New("the scheme must be https or http")
-		case u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		case u.Port() != "" && !isPort(u.Port()):
+			err = errors.New("the port must be between 1 and 65535")
+		case u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "":
 			err = errors.New("it must look like https://HOST:PORT")
 		}
 	}
@@ -165,7 +184,7 @@ func normalize(addr string) (string, error) {
 		if errors.As(err, &parse) {
 			err = parse.Err
 		}
-		return "", fmt.Errorf("bad address %q: %w", addr, err)
+		return "", invalid(fmt.Sprintf("bad address %q: %v", addr, err))
 	}
 	return strings.TrimRight(full, "/"), nil
 }

@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// ErrConfig means that New cannot use its Config: an address, a token or a CA certificate in an invalid form.
+var ErrConfig = errors.New("the configuration of the client is invalid")
+
 // ErrNoServer means that no address answered; errors.Is finds it in a *NoServerError.
 var ErrNoServer = errors.New("no server answered")
 
@@ -157,7 +160,7 @@ func answerError(resp *http.Response, body []byte) *Error {
 	}
 	if e.Status == http.StatusBadRequest && strings.HasPrefix(string(body),
 		"Client sent an HTTP request to an HTTPS server") {
-		e.Message = "it speaks TLS: its address begins with https://"
+		e.Message = "this address speaks TLS: write it with https:// instead of http://"
 	}
 	if e.Message == "" {
 		e.Message = http.StatusText(e.Status)

@@ -48,7 +48,7 @@ func Example() {
 	}.start()
 	defer stop()
 
-	c, err := client.New(client.Config{Addrs: []string{addr}, Token: "a token with cluster:read", CACert: ca})
+	c, err := client.New(client.Config{Addrs: []string{addr}, Token: "the-token", CACert: ca})
 	if err != nil {
 		log.Fatal(err)
 	}

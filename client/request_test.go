@@ -234,7 +234,7 @@ func TestTLSErrors(t *testing.T) {
 func TestPlainToTLS(t *testing.T) {
 	m := newMember(t, says(200, `{"result":{}}`))
 	_, err := clientOf(t, nil, strings.Replace(m.URL, "https://", "http://", 1)).Status(context.Background())
-	if err == nil || !strings.Contains(err.Error(), "begins with https://") {
+	if err == nil || !strings.Contains(err.Error(), "write it with https://") {
 		t.Error(err)
 	}
 }

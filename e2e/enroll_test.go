@@ -214,8 +214,8 @@ func testEnrollCLI(t *testing.T, c *cluster) {
 		t.Errorf("list -o json: %v", err)
 	}
 	expect(0, "", "is revoked, and 1 enrollment with it", "enroll-token", "revoke", id)
-	expect(1, "", "Enrollment token not found (404)", "enroll-token", "revoke", "nothing")
-	expect(1, "", "enrollment not found (404)", "enrollment", "revoke", "nothing")
+	expect(1, "", `there is no enrollment token "nothing"`, "enroll-token", "revoke", "nothing")
+	expect(1, "", `there is no enrollment "nothing"`, "enrollment", "revoke", "nothing")
 	expect(2, "", "--scope", "enroll-token", "create", "--scope", "x")
 	expect(2, "", "--ttl", "enroll-token", "create", "--ttl", "0s")
 	expect(0, "enrollment.enabled       true", "", "settings", "get")

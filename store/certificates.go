@@ -38,6 +38,10 @@ type Certificate struct {
 	ExpiresAt time.Time  `json:"expiresAt"`
 }
 
+// CertificateKinds lists the kinds of recorded certificates.
+var CertificateKinds = []string{string(certs.HTTP), string(certs.Transport), string(CertEnrolled),
+	string(CertIntermediate)}
+
 // NewCertificate chooses the serial number and the validity of a leaf.
 func NewCertificate(kind certs.Kind, now time.Time) Certificate {
 	return Certificate{Serial: certs.NewSerial().Text(16), Kind: kind, IssuedAt: now, ExpiresAt: now.Add(LeafLifetime)}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster/api"
@@ -289,8 +290,8 @@ func (s *service) certificateFilter(q *handlers.Request) (f store.CertificateFil
 		return f, handlers.Fail(http.StatusBadRequest, text)
 	}
 	f = store.CertificateFilter{Kind: query.Get("kind"), Limit: defaultCertificates}
-	if len(f.Kind) > 32 {
-		return bad("kind must be the name of a kind, such as http or transport")
+	if f.Kind != "" && !slices.Contains(store.CertificateKinds, f.Kind) {
+		return bad("kind must be " + strings.Join(store.CertificateKinds, ", ") + " or absent")
 	}
 	if f.NodeID, err = s.membership.Filter(q, "nodeId"); err != nil {
 		return f, err
