@@ -54,3 +54,31 @@ func TestBlankFields(t *testing.T) {
 		}
 	})
 }
+
+// TestUnknownFields: muster's own endpoints refuse a field that they do not know, and name the one that is meant. A
+// misspelt field must not become a default, such as a token without end.
+func TestUnknownFields(t *testing.T) {
+	t.Parallel()
+	s := sole.NewPair(t)
+	s.Unchanged(func(u *sole.User) {
+		for _, x := range []struct{ method, path, body, want string }{
+			{"POST", "/api/v1/api-tokens", `{"name":"x","scopes":["enroll"],"ttl":60}`, "did you mean ttlSeconds?"},
+			{"POST", "/api/v1/cluster/join-tokens", `{"maxUse":1}`, "did you mean maxUses?"},
+			{"POST", "/api/v1/cluster/enrollment-tokens", `{"ttlSecond":1}`, "did you mean ttlSeconds?"},
+			{"POST", "/api/v1/cluster/ca/rotate", `{"dry_run":true}`, "did you mean dryRun?"},
+			{"POST", "/api/v1/cluster/keys/rotate", `{"maxAge":7200}`, "use one of maxAgeSeconds"},
+			{"POST", "/api/v1/cluster/join-keys/rotate", `{"grace":0}`, "did you mean graceSeconds?"},
+			{"PUT", "/api/v1/cluster/secrets/x", `{"value":"x","encode":"base64"}`, "use one of value, encoding"},
+			{"PUT", "/api/v1/cluster/leases/x", `{"nodeId":1,"ttlSeconds":60,"kinds":"x"}`, "did you mean kind?"},
+			{"POST", "/api/v1/workloads", `{"path":"/x","users":"x"}`, "did you mean user?"},
+			{"POST", "/api/v1/cluster/schema/migrate", `{"excluded":[1]}`, "did you mean exclude?"},
+			{"POST", "/api/v1/sql", `{"query":"SELECT 1","limit":1}`, "use one of query"},
+			{"POST", "/api/v1/login", `{"token":"x"}`, "is not a field of this request"},
+		} {
+			a := u.Do(x.method, x.path, x.body, "Content-Type: application/json")
+			if a.Status != 400 || !strings.Contains(string(a.Body), x.want) {
+				t.Errorf("%s %s %s: %v", x.method, x.path, x.body, a)
+			}
+		}
+	})
+}

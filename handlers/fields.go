@@ -4,19 +4,24 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"muster/internal/naming"
 )
 
 // Fields reads a JSON object field by field. It keeps the first error, a sentence that names the field and the rule;
 // reads after it return zero values. Like the originals it matches field names case-insensitively and ignores unknown
-// fields.
+// fields; End does not.
 type Fields struct {
 	Raw    map[string]json.RawMessage
 	Status int // of errors about a value
 	Err    error
+	known  []string // names that were asked for
 }
 
 // ParseFields reads the object in a body; a bad value is a 400.
@@ -45,8 +50,27 @@ func (f *Fields) Refuse(format string, args ...any) {
 	}
 }
 
+// End returns the first error, or one that names a field which no read has asked for. muster's own endpoints end with
+// it: a misspelt ttlSeconds must not make a token without end.
+func (f *Fields) End() error {
+	for _, name := range slices.Sorted(maps.Keys(f.Raw)) {
+		if slices.ContainsFunc(f.known, func(known string) bool { return strings.EqualFold(known, name) }) {
+			continue
+		}
+		f.Refuse("%.64q is not a field of this request; %s", name, naming.Suggest(name, f.known))
+	}
+	return f.Err
+}
+
+func (f *Fields) ask(name string) {
+	if !slices.Contains(f.known, name) {
+		f.known = append(f.known, name)
+	}
+}
+
 // Get decodes a field into v and reports whether it was present; what describes the expected value in the error text.
 func (f *Fields) Get(name string, required bool, what string, v any) bool {
+	f.ask(name)
 	raw, ok := f.Raw[strings.ToLower(name)]
 	if !ok || string(raw) == "null" {
 		if required {
@@ -102,6 +126,7 @@ func (f *Fields) Integer(name string, required bool, least, most int64) (n int64
 
 // Has reports whether the field is present and not null.
 func (f *Fields) Has(name string) bool {
+	f.ask(name)
 	raw, ok := f.Raw[strings.ToLower(name)]
 	return ok && string(raw) != "null"
 }

@@ -31,7 +31,7 @@ func (s *service) createAPIToken(q *handlers.Request) error {
 	}
 	t := store.APIToken{ID: store.NewID(), Name: f.Line("name", true, 1, 64), Scopes: f.Texts("scopes", true)}
 	ttl := f.Integer("ttlSeconds", false, 1, handlers.MaxTokenTTL)
-	if err := f.Err; err != nil {
+	if err := f.End(); err != nil {
 		return err
 	}
 	if len(t.Scopes) == 0 {

@@ -119,9 +119,6 @@ func (s *service) pending(ctx context.Context) (store.Installed, []api.CAPending
 
 const maxOverlap = 90 * 24 * time.Hour
 
-// caFields are the fields of the request. Others are rejected: a misspelt dryRun would start a rotation.
-var caFields = []string{"kind", "action", "dryrun", "force", "overlap", "certpem", "keypem"}
-
 func parseCARequest(body []byte) (r store.CARequest, err error) {
 	if len(body) == 0 {
 		body = []byte("{}")
@@ -129,11 +126,6 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	f, err := handlers.ParseFields(body)
 	if err != nil {
 		return r, err
-	}
-	for name := range f.Raw {
-		if !slices.Contains(caFields, name) {
-			f.Refuse("%.64q is not a field of this request", name)
-		}
 	}
 	kind := f.Text("kind", false, 1, 16)
 	r.Action = f.Text("action", false, 1, 16)
@@ -143,8 +135,8 @@ func parseCARequest(body []byte) (r store.CARequest, err error) {
 	f.Get("overlap", false, "a duration such as 24h", &overlap)
 	f.Get("certPEM", false, "a string", &cert)
 	f.Get("keyPEM", false, "a string", &key)
-	if f.Err != nil {
-		return r, f.Err
+	if err := f.End(); err != nil {
+		return r, err
 	}
 	bad := func(text string) (store.CARequest, error) { return r, handlers.Fail(http.StatusBadRequest, text) }
 	if r.Kinds = caKinds(kind); r.Kinds == nil {

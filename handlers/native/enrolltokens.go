@@ -88,8 +88,8 @@ func enrollTokenRequest(body []byte) (k store.APIKey, ttl time.Duration, err err
 		MaxUses: max(1, int(f.Integer("maxUses", false, 1, maxEnrollUses))),
 	}
 	seconds, scope := f.Integer("ttlSeconds", false, 1, maxEnrollTTL), f.Text("scope", false, 1, 16)
-	if f.Err != nil {
-		return k, 0, f.Err
+	if err := f.End(); err != nil {
+		return k, 0, err
 	}
 	privilege := ""
 	switch scope {

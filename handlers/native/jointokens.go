@@ -76,8 +76,8 @@ func joinTokenRequest(body []byte) (want store.JoinToken, ttl int64, err error) 
 		MaxUses:  int(f.Integer("maxUses", false, 1, maxJoinUses)),
 	}
 	ttl = f.Integer("ttlSeconds", false, 1, maxJoinTTL)
-	if f.Err != nil {
-		return want, 0, f.Err
+	if err := f.End(); err != nil {
+		return want, 0, err
 	}
 	if err := checkBinding(&want); err != nil {
 		return want, 0, err

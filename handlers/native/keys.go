@@ -47,8 +47,8 @@ func (s *service) rotateDEK(q *handlers.Request) error {
 		}
 		setAge = f.Has("maxAgeSeconds")
 		age = f.Integer("maxAgeSeconds", false, 0, 10*366*86400)
-		if f.Err != nil {
-			return f.Err
+		if err := f.End(); err != nil {
+			return err
 		}
 		if age > 0 && age < 3600 {
 			return handlers.Fail(http.StatusBadRequest, "maxAgeSeconds must be 0 (never) or at least 3600")
@@ -91,8 +91,8 @@ func (s *service) rotateJoinKeys(q *handlers.Request) error {
 		if f.Has("graceSeconds") {
 			grace = f.Integer("graceSeconds", false, 0, maxKeyGrace)
 		}
-		if f.Err != nil {
-			return f.Err
+		if err := f.End(); err != nil {
+			return err
 		}
 	}
 	keys, err := store.NewKeys(store.KeyJoinHMAC, store.KeyJoinSigning)
@@ -157,8 +157,10 @@ func parseSecret(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	var text string
-	if !f.Get("value", true, "a string", &text) {
-		return nil, f.Err
+	f.Get("value", true, "a string", &text)
+	encoding := f.Text("encoding", false, 1, 16)
+	if err := f.End(); err != nil {
+		return nil, err
 	}
 	// encoding/json replaces invalid Unicode by U+FFFD; a secret must be returned unchanged.
 	if strings.ContainsRune(text, utf8.RuneError) && !bytes.Contains(body, []byte("\uFFFD")) &&
@@ -166,9 +168,7 @@ func parseSecret(body []byte) ([]byte, error) {
 		return nil, handlers.Fail(http.StatusBadRequest, "value must be Unicode text; use encoding base64 for other bytes")
 	}
 	value := []byte(text)
-	switch encoding := f.Text("encoding", false, 1, 16); {
-	case f.Err != nil:
-		return nil, f.Err
+	switch {
 	case encoding == "base64":
 		if value, err = base64.StdEncoding.DecodeString(text); err != nil {
 			return nil, handlers.Fail(http.StatusBadRequest, "value must be standard Base64, as encoding says")

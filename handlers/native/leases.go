@@ -53,8 +53,8 @@ func (s *service) putLease(q *handlers.Request) error {
 	node := f.Integer("nodeId", true, 1, certs.MaxNodeID)
 	ttl := f.Integer("ttlSeconds", true, 1, maxLeaseTTL)
 	kind := f.Line("kind", false, 0, 64)
-	if f.Err != nil {
-		return f.Err
+	if err := f.End(); err != nil {
+		return err
 	}
 	l, created, err := s.Leases.Put(q.Context(), q.Actor, store.Lease{ID: id, NodeID: uint64(node), Kind: kind},
 		time.Duration(ttl)*time.Second)

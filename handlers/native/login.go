@@ -150,8 +150,8 @@ func (s *service) shown(q *handlers.Request) (func(signin.Provider) (signin.Pers
 		RedirectURI: f.Line("redirectUri", false, 1, 1024),
 		Nonce:       f.Line("nonce", false, 1, 255),
 	}
-	if f.Err != nil {
-		return nil, f.Err
+	if err := f.End(); err != nil {
+		return nil, err
 	}
 	given := 0
 	for _, text := range []string{idToken, device, code.Code} {

@@ -58,8 +58,8 @@ func (s *service) migrateSchema(q *handlers.Request) error {
 			return err
 		}
 		f.Get("exclude", false, "an array of node ids", &exclude)
-		if f.Err != nil {
-			return f.Err
+		if err := f.End(); err != nil {
+			return err
 		}
 	}
 	state, err := s.Cluster.Migrate(q.Context(), q.Actor, exclude)

@@ -18,8 +18,8 @@ func (s *service) sql(q *handlers.Request) error {
 		return err
 	}
 	query := f.Text("query", true, 1, 100_000)
-	if f.Err != nil {
-		return f.Err
+	if err := f.End(); err != nil {
+		return err
 	}
 	a, err := s.Replica.Query(q.Context(), query, sqlRows)
 	if errors.Is(err, store.ErrBusy) {

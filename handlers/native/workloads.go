@@ -42,8 +42,8 @@ func (s *service) createWorkload(q *handlers.Request) error {
 		Unit:   f.Text("unit", false, 1, store.MaxSize("workloads", "systemd_unit")),
 		Hosts:  f.Texts("hosts", false),
 	}
-	if f.Err != nil {
-		return f.Err
+	if err := f.End(); err != nil {
+		return err
 	}
 	w, created, err := s.Workloads.Create(q.Context(), q.Actor, s.ClusterID, w)
 	if err != nil {
