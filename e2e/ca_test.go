@@ -47,7 +47,7 @@ func testCARefusals(t *testing.T, c *cluster) {
 		{`{"kind":"both"}`, 400, `kind must be http, transport, workload or all`},
 		{`{"action":"stop"}`, 400, `action must be start, continue, drop or rollback`},
 		{`{"dryRun":"yes"}`, 400, `dryRun must be true or false`},
-		{`{"dry_run":true}`, 400, `"dry_run" is not a field of this request`},
+		{`{"dry_run":true}`, 400, `"dry_run" is not a field of this request; did you mean dryRun?`},
 		{`{"overlap":5}`, 400, `overlap must be a duration such as 24h`},
 		{`{"overlap":"soon"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
 		{`{"overlap":"-1s"}`, 400, `overlap must be a duration of whole seconds between 0s and 2160h, such as 24h`},
