@@ -34,19 +34,18 @@ BESIDE  :=
 
 # Most tests wait, for elections, disks and processes, and not for a processor: several run at once. autopilot has no goroutines
 # that the race detector could judge, and computes much. A test binary with the detector sleeps for a second before it ends.
-.PHONY: test-units test-processes test-clients
+.PHONY: test-units test-processes test-documents test-clients
 test: setup-test test-units test-processes
-	@$(MAKE) --no-print-directory VET=$(VET) test-clients
+	@$(MAKE) --no-print-directory -j 2 -O VET=$(VET) test-documents test-clients
 
 test-units: setup-test
 	GORACE=atexit_sleep_ms=0 $(GO_TEST) -race -p 2 -parallel 3 -timeout 15m $$($(GO) list ./... | grep -v '/e2e\|/cluster/autopilot$$')
-# ./e2e takes longest and leaves a third of the processors: the shorter packages, among them the documents' commands and the
-# package, are beside it.
-test-processes: setup-test build test-units
-	MUSTER_BINARY=$(CURDIR)/muster $(GO_TEST) -p 2 -parallel 4 -timeout 25m \
-		./cluster/autopilot ./e2e ./e2e/lost ./e2e/faults ./e2e/dist ./e2e/docs
+test-processes: setup-test test-units
+	$(GO_TEST) -p 2 -parallel 4 -timeout 25m ./cluster/autopilot ./e2e ./e2e/lost ./e2e/faults
 
-# The official clients of other systems.
+# The documents' commands and the package, beside the official clients of other systems.
+test-documents: build
+	MUSTER_BINARY=$(CURDIR)/muster $(GO_TEST) -p 2 -parallel 3 -timeout 10m ./e2e/docs ./e2e/dist
 test-clients: build $(CLIENTS)
 	cd testdata/conformance && CGO_ENABLED=0 $(CLIENTS) -test.parallel 3 -test.timeout 5m
 $(CLIENTS): FORCE
