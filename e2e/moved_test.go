@@ -283,6 +283,7 @@ func TestClonedDiskCutOff(t *testing.T) {
 		}
 		return err
 	})
+	m.carryOn() // first: whom the copy asks must find it
 	for _, x := range c.members {
 		x.carryOn()
 	}
