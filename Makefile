@@ -95,11 +95,12 @@ test-engine:
 	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/unit-test
 	ASAN_OPTIONS=detect_leaks=0 .deps/dqlite-tests/raft-test
 
-# muster with a libdqlite under AddressSanitizer. Go has its own handlers of signals: run it with
+# muster with a libdqlite and an SQLite under AddressSanitizer. Go has its own handlers of signals: run it with
 # ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_abort=0
 asan: setup
 	@scripts/setup.sh asan
-	CGO_LDFLAGS='-fsanitize=address $(subst $(DEPS),$(DEPS)-asan,$(CGO_LDFLAGS))' $(GO) build -ldflags '$(STAMP)' -o muster-asan .
+	CGO_CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address -I$(DEPS)-asan/include' \
+		CGO_LDFLAGS='-fsanitize=address $(subst $(DEPS),$(DEPS)-asan,$(CGO_LDFLAGS))' $(GO) build -ldflags '$(STAMP)' -o muster-asan .
 
 # A campaign of faults against a real cluster (docs/reliability.md). A failing one leaves its record in OUT and says how to
 # repeat it; BINARY runs another muster than the one that is built here.
