@@ -197,6 +197,14 @@ func (m *member) excused(t *testing.T, begin time.Time) bool {
 	return m.forget(t, cliprocess.ErrNotStopped.Error()) && host.Lost(begin, time.Now()) > time.Second
 }
 
+// copyDir copies the data directory of a member that does not run, as a disk is cloned or restored.
+func (m *member) copyDir(t *testing.T, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", m.dir, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 func (m *member) pause()     { m.signal(syscall.SIGSTOP) }
 func (m *member) carryOn()   { m.signal(syscall.SIGCONT) }
 func (m *member) up() bool   { return m.process != nil && m.running() }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -255,9 +254,7 @@ func TestClonedDiskCutOff(t *testing.T) {
 	m := c.others(c.leader(t))[0]
 	m.stop(t)
 	copied := m.dir + "-copy"
-	if out, err := exec.Command("cp", "-a", m.dir, copied).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	m.copyDir(t, copied)
 	m.start(t)
 	m.awaitReady(t)
 	c.awaitVoters(t)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -58,9 +57,7 @@ func TestClonedDisk(t *testing.T) {
 	m := c.others(c.leader(t))[0]
 	m.stop(t)
 	copied := m.dir + "-copy"
-	if out, err := exec.Command("cp", "-a", m.dir, copied).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	m.copyDir(t, copied)
 	m.start(t)
 	m.awaitReady(t)
 	c.awaitVoters(t)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,9 +37,7 @@ func TestRolledBack(t *testing.T) {
 		x.awaitTrials(t, 1)
 		older, newest := x.dir+".older", x.dir+".newest"
 		x.stop(t)
-		if out, err := exec.Command("cp", "-a", x.dir, older).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		x.copyDir(t, older)
 		x.start(t)
 		x.awaitReady(t)
 		c.awaitVoters(t)
@@ -102,9 +99,7 @@ func TestRolledBackWhileAllWereOff(t *testing.T) {
 	older, newest := x.dir+".older", x.dir+".newest"
 	x.awaitTrials(t, 1)
 	x.stop(t)
-	if out, err := exec.Command("cp", "-a", x.dir, older).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	x.copyDir(t, older)
 	x.start(t)
 	c.awaitVoters(t)
 	x.stop(t)

@@ -249,7 +249,7 @@ func grantedScopes(q *handlers.Request, roles map[string]json.RawMessage) ([]str
 	return slices.Compact(scopes), nil
 }
 
-// timeValue parses Elasticsearch's durations: an integer and one of d, h, m, s, ms, micros and nanos. "" is 0.
+// timeValue parses Elasticsearch's durations: an integer and one of d, h, m, s, ms, micros and nanos.
 func timeValue(name, text string) (time.Duration, error) {
 	bad := func(why string) error {
 		return illegalArgument("failed to parse setting [%s] with value [%s] as a time value: %s", name, text, why)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // replicaBytes returns the whole replica of a node as its dqlite server has it, and as copyReplica makes it.
@@ -122,6 +123,10 @@ func TestForeignWriteToMirror(t *testing.T) {
 		}
 		turned := e.Mirror.Changed()
 		c.eventually("written", func() error { _, err := write(bg, e); return err })
-		<-turned
+		select {
+		case <-turned:
+		case <-time.After(time.Minute):
+			t.Fatal("the mirror is not renewed")
+		}
 	}
 }
