@@ -99,10 +99,14 @@ func TestResume(t *testing.T) {
 	if !slices.Equal(got, ids) {
 		t.Errorf("tokens\n%v were made, the readers were told of\n%v", ids, got)
 	}
-	// "From now on" is after what was answered before, and before what is asked for later.
+	// "From now on" is after what this member knows, and before what is asked for later.
 	for i, addr := range addrs {
 		name := fmt.Sprintf("observed-%d", i)
+		before := fmt.Sprint(s.Store.Revision())
 		u.Do("PUT", "/api/v1/cluster/secrets/"+name, `{"value":"aGVsbG8="}`)
+		if f, ok := open(t, addr, s.Admin, "?type=secret", before).next(); !ok || !strings.Contains(f.data, name) {
+			t.Fatalf("after %s: %+v", before, f)
+		}
 		stream := open(t, addr, s.Admin, "?type=secret,member", "")
 		u.Do("DELETE", "/api/v1/cluster/secrets/"+name, "")
 		if f, ok := stream.next(); !ok || !strings.Contains(f.data, `"action":"secret.delete"`) ||
